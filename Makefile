@@ -1,0 +1,50 @@
+# Every target does its own set-up in .venv; nothing is installed elsewhere.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: setup try test e2e lint fix bench clean
+
+# The package alone: what a user installs.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+# Everything that tests and benchmarks need.
+$(VENV)/.setup: pyproject.toml constraints.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,export,gateway,analysis,dev]'
+	touch $@
+
+setup: $(VENV)/.setup
+
+try: $(VENV)/.installed
+	$(BIN)/snowcoder try
+
+lint: $(VENV)/.setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest
+
+# Installs the real editors (see tests/e2e/README.md) and drives them.
+e2e: $(VENV)/.setup
+	$(BIN)/python -m tests.e2e.install
+	cd vscode-ext && npm ci --no-audit --no-fund && npm run check
+	$(BIN)/python -m pytest tests/e2e --override-ini addopts=-q
+
+bench: $(VENV)/.setup
+	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.latency --threads 2 --json
+	$(BIN)/python -m benchmarks.quality --suite he-single --json
+	$(BIN)/python -m benchmarks.quality --suite lines:validation --limit 1000 --json
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Reproducible measurements; every number in the README comes from here."""

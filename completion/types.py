@@ -1,0 +1,173 @@
+"""What goes into the completion engine and what comes out.
+
+Offsets are in Unicode code points of `CompletionRequest.text` (Python string
+indices); the server converts from the editor's position encoding.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Trigger(StrEnum):
+    """How a completion was asked for (LSP `InlineCompletionTriggerKind`)."""
+
+    AUTOMATIC = "automatic"
+    INVOKED = "invoked"
+
+
+class Mode(StrEnum):
+    """Prompt layout. See `completion.prompt`."""
+
+    JOINT = "joint"
+    """The model continues the prefix; the last prefix token is healed."""
+    SEP = "sep"
+    """The model writes a span behind `<|middle|>` and ends it with `<|eom|>`."""
+
+
+class HiddenReason(StrEnum):
+    """Why nothing is shown. Every hidden outcome carries exactly one."""
+
+    LANGUAGE = "language"
+    TOO_LARGE = "too_large"
+    MID_WORD = "mid_word"
+    EXHAUSTED = "exhausted"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    EMPTY = "empty"
+    LOW_CONFIDENCE = "low_confidence"
+    REPEATS_SUFFIX = "repeats_suffix"
+    REPETITION = "repetition"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerPolicy:
+    """When to run at all. `enabled=False` runs always (benchmarks)."""
+
+    enabled: bool = True
+    languages: frozenset[str] | None = None
+    """LSP language ids served; None means those of the model card."""
+    max_file_bytes: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPolicy:
+    """How much text around the cursor goes into the prompt, in tokens."""
+
+    prefix_tokens: int = 1200
+    suffix_tokens: int = 450
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePolicy:
+    """How to decode. Times in milliseconds from the request's arrival."""
+
+    mode: Mode = Mode.JOINT
+    max_tokens: int = 48
+    max_lines: int = 1
+    deadline_ms: float | None = 400.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShapePolicy:
+    """Which filters run over the raw text. `enabled=False` returns it raw."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidencePolicy:
+    """Show only when the line's summed token log-probability exceeds `min_logprob`."""
+
+    min_logprob: float | None = -1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Everything a caller may vary; an experiment arm is one value of this class."""
+
+    trigger: TriggerPolicy = field(default_factory=TriggerPolicy)
+    window: WindowPolicy = field(default_factory=WindowPolicy)
+    decode: DecodePolicy = field(default_factory=DecodePolicy)
+    shape: ShapePolicy = field(default_factory=ShapePolicy)
+    confidence: ConfidencePolicy = field(default_factory=ConfidencePolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One opportunity to complete.
+
+    Attributes:
+        text: the whole document as the editor holds it (any line ending).
+        offset: cursor, code points into `text`, 0..len(text).
+        uri: identity of the document; keys its KV cache and prompt window.
+        language: LSP language id.
+        trigger: typed or asked for.
+        policies: see `Policies`.
+        cancel: set by another thread when the request is superseded or cancelled.
+        received: `time.perf_counter()` when it arrived; None means now.
+    """
+
+    text: str
+    offset: int
+    uri: str = ""
+    language: str = "python"
+    trigger: Trigger = Trigger.AUTOMATIC
+    policies: Policies = field(default_factory=Policies)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    received: float | None = None
+
+
+class Source(StrEnum):
+    """Where a suggestion came from."""
+
+    MODEL = "model"
+    TYPED_THROUGH = "typed_through"
+
+
+@dataclass(slots=True)
+class Record:
+    """What happened at each stage of one request; no source text. Times in milliseconds."""
+
+    context_ms: float = 0.0
+    prompt_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    shape_ms: float = 0.0
+    total_ms: float = 0.0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    generated_tokens: int = 0
+    logprob_sum: float | None = None
+    stop: str | None = None
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Text to show: replace `text[start:end]` of the request's document by `insert`.
+
+    `start` ≤ cursor ≤ `end`, all on the cursor's line. `insert` has the document's own
+    line endings. The same `suggestion_id` comes back while the user types through it.
+    """
+
+    suggestion_id: str
+    insert: str
+    start: int
+    end: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Nothing to show, and why. `detail` is a sentence for the user."""
+
+    reason: HiddenReason
+    detail: str
+    record: Record
+
+
+Outcome = Suggestion | Hidden

@@ -1,0 +1,1 @@
+"""Tensors and tokens: tokenizer, KV cache, ONNX session, decoding."""

@@ -1,0 +1,141 @@
+"""The seam between completion and whatever runs a model.
+
+`completion` builds a `GenerateRequest` of token ids and stop rules and gets a
+`GenerateResult` back. The in-process ONNX session (`models.local`) implements
+it, and so does any remote engine. Nothing here knows about editors or prompts.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from models.tokenizer import Tokenizer
+
+
+class ModelError(Exception):
+    """Base of every error that `models` raises on purpose.
+
+    ModelError
+    ├── WeightsError       weights missing, altered (SHA-256) or not understood
+    ├── TokenizerError     tokenizer.json missing or not the one the weights need
+    └── PromptError        a prompt the model cannot take (empty, longer than its context)
+    """
+
+
+class WeightsError(ModelError):
+    """The weight files are missing, altered or do not describe a model we can run."""
+
+
+class TokenizerError(ModelError):
+    """The tokenizer file is missing or does not fit the weights."""
+
+
+class PromptError(ModelError):
+    """The prompt is empty or does not fit the model's context length."""
+
+
+class StopReason(StrEnum):
+    """Why decoding ended."""
+
+    NEWLINE = "newline"
+    """The text reached a line break and the request asked to stop there."""
+    END_OF_MIDDLE = "end_of_middle"
+    """The model emitted `<|eom|>` (or `<|eot|>`): it joined the suffix."""
+    MAX_TOKENS = "max_tokens"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    CONTEXT_FULL = "context_full"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One decode.
+
+    Attributes:
+        prompt_ids: the prompt without the healed token, at most the context length.
+        heal: UTF-8 bytes that the first generated tokens must reproduce (token
+            healing: the last prompt token, dropped and generated again so that the
+            word under the cursor may be tokenised as in training). Empty for none.
+        max_tokens: upper bound of generated tokens, healed ones included.
+        max_lines: stop at the line break that would begin line `max_lines + 1`;
+            1 is single-line mode, 0 never stops at line breaks. A line break that
+            comes first of all (cursor at the end of a complete line) does not count.
+        deadline: `time.perf_counter()` seconds after which decoding stops with what
+            it has, or None.
+        cancel: set by another thread to stop; checked between tokens and during prefill.
+        cache_key: requests with the same key share a KV cache (one key per document).
+    """
+
+    prompt_ids: list[int]
+    heal: bytes = b""
+    max_tokens: int = 48
+    max_lines: int = 1
+    deadline: float | None = None
+    cancel: threading.Event = field(default_factory=threading.Event)
+    cache_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateResult:
+    """What came out of one decode.
+
+    Attributes:
+        text: decoded text after the healed bytes, cut before the line break that
+            stopped it; incomplete UTF-8 at the end is dropped.
+        token_ids: generated ids, healed ones included, the stop token excluded.
+        logprobs: natural-log probability per generated token, the stop token
+            *included* where the model chose one; healed tokens are normalised inside
+            the allowed set.
+        stop: why decoding ended.
+        prompt_tokens: length of the prompt in tokens.
+        reused_tokens: how many of them were already in the KV cache.
+        prefill_ms, decode_ms: wall-clock milliseconds.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop: StopReason
+    prompt_tokens: int
+    reused_tokens: int
+    prefill_ms: float
+    decode_ms: float
+
+
+class Backend(Protocol):
+    """Anything that can continue a prompt."""
+
+    @property
+    def model_id(self) -> str:
+        """Name of the model, for records and the benchmarks."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Prompt plus generated tokens may not exceed this."""
+        ...
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """LSP language ids that the model card lists."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that fits the weights."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> GenerateResult:
+        """Decode greedily; blocks. One call at a time per backend.
+
+        Raises:
+            PromptError: empty prompt or one longer than the context.
+        """
+        ...
+
+    def forget(self, cache_key: str) -> None:
+        """Drop the KV cache of a closed document."""
+        ...

@@ -1,0 +1,1 @@
+"""The Arctic-SnowCoder recipe: corpus, tokenizer, fill-in-the-middle samples, trainer."""

@@ -1,0 +1,1 @@
+"""Local, opt-out measurement of what was offered, accepted and retained."""
