@@ -10,9 +10,11 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from models.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    # Only for annotations: `models.tokenizer` raises the errors defined below.
+    from models.tokenizer import Tokenizer
 
 
 class ModelError(Exception):

@@ -1,0 +1,159 @@
+"""One ONNX Runtime session and the KV caches that it decodes into.
+
+The graph writes keys and values in place: past and present are bound to the same buffers,
+so a step copies nothing and rolling back is resetting a length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.backend import PromptError, WeightsError
+from models.registry import Manifest
+
+Logits = NDArray[np.float32]
+
+
+class KVCache:
+    """Keys and values of one token sequence, in buffers of the full context length.
+
+    The buffers are virtual memory until a position is first used, so a short document costs
+    little; nothing is ever filled ahead.
+
+    Attributes:
+        tokens: the tokens whose keys and values are held, in order.
+        nbytes: size of the buffers when every position is in use.
+    """
+
+    def __init__(self, layers: int, shape: tuple[int, int, int, int]) -> None:
+        """`shape` is `[1, kv_heads, capacity, head_dim]` of each buffer."""
+        self.tokens: list[int] = []
+        self.nbytes = 2 * layers * int(np.prod(shape)) * np.dtype(np.float32).itemsize
+        self._buffers = {
+            f"{layer}.{kind}": ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+            for layer in range(layers)
+            for kind in "kv"
+        }
+        self.binding: ort.IOBinding | None = None
+
+    def truncate(self, length: int) -> None:
+        """Forget everything behind the first `length` tokens; no data moves."""
+        del self.tokens[length:]
+
+    def bind(self, binding: ort.IOBinding) -> None:
+        """Make every buffer both past and present of `binding`, and keep it."""
+        for name, buffer in self._buffers.items():
+            binding.bind_ortvalue_input(f"past.{name}", buffer)
+            binding.bind_ortvalue_output(f"present.{name}", buffer)
+        self.binding = binding
+
+
+class _Tensor:
+    """A numpy array and the OrtValue that views it: writing the array updates the input."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self.array = np.zeros(shape, dtype)
+        self.value = ort.OrtValue.ortvalue_from_numpy(self.array)
+
+
+class ModelSession:
+    """Runs the decoding graph. One call at a time.
+
+    Attributes:
+        context_length: capacity of a KV cache in tokens.
+        vocab_size: width of the logits.
+    """
+
+    def __init__(self, weights_dir: Path, manifest: Manifest, threads: int = 2) -> None:
+        """Load `model.onnx` from `weights_dir`; `threads` cores take part in every step.
+
+        Raises:
+            WeightsError: the runtime cannot load the graph.
+        """
+        shape = manifest.architecture
+        self.context_length = manifest.context_length
+        self.vocab_size = int(shape["vocab_size"])
+        self._layers = int(shape["num_hidden_layers"])
+        heads, head_dim = int(shape["num_key_value_heads"]), int(shape["head_dim"])
+        self._kv_shape = (1, heads, self.context_length, head_dim)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors are raised; stderr belongs to the server's log
+        # Spinning between the operators of a step is worth 40 % at two threads; it must end
+        # with the step, or an idle editor would keep a core busy.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Processors without VNNI saturate in int8 products unless told to be exact.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        path = weights_dir / "model.onnx"
+        try:
+            self._session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors derive from Exception directly
+            raise WeightsError(f"cannot load {path}: {error}") from error
+        self._past_length = _Tensor((1,), np.int32)
+        self._total_length = _Tensor((1,), np.int32)
+        self._logits_from = _Tensor((1,), np.int64)
+        # The runtime remembers the shape of a bound output, so each count has its own.
+        self._ids: dict[int, _Tensor] = {}
+        self._logits: dict[int, _Tensor] = {}
+
+    def new_cache(self) -> KVCache:
+        """An empty cache that fits this model."""
+        cache = KVCache(self._layers, self._kv_shape)
+        binding = self._session.io_binding()
+        cache.bind(binding)
+        binding.bind_ortvalue_input("seqlens_k", self._past_length.value)
+        binding.bind_ortvalue_input("total_len", self._total_length.value)
+        binding.bind_ortvalue_input("logits_from", self._logits_from.value)
+        return cache
+
+    def forward(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int = 1,
+        run_options: ort.RunOptions | None = None,
+    ) -> Logits:
+        """Append `ids` to `cache` and return the logits of the last `n_logits` of them.
+
+        Args:
+            cache: made by `new_cache`; unchanged when the run fails or is terminated.
+            ids: at least one token.
+            n_logits: 1..len(ids).
+            run_options: setting its `terminate` from another thread stops the run.
+
+        Returns:
+            `[n_logits, vocab] float32`, a view that the next call overwrites.
+
+        Raises:
+            PromptError: the tokens do not fit the context or are not in the vocabulary.
+        """
+        new, total = len(ids), len(cache.tokens) + len(ids)
+        if not 0 < n_logits <= new:
+            raise PromptError(f"logits of {n_logits} positions were asked for, {new} are new")
+        if total > self.context_length:
+            raise PromptError(f"{total} tokens do not fit a context of {self.context_length}")
+        if min(ids) < 0 or max(ids) >= self.vocab_size:
+            raise PromptError(f"token ids must be below {self.vocab_size}")
+        if new not in self._ids:
+            self._ids[new] = _Tensor((1, new), np.int64)
+        if n_logits not in self._logits:
+            self._logits[n_logits] = _Tensor((1, n_logits, self.vocab_size), np.float32)
+        tokens, logits = self._ids[new], self._logits[n_logits]
+        tokens.array[0] = ids
+        self._past_length.array[0] = total - 1
+        self._total_length.array[0] = total
+        self._logits_from.array[0] = new - n_logits
+        assert cache.binding is not None, "caches come from new_cache"
+        cache.binding.bind_ortvalue_input("input_ids", tokens.value)
+        cache.binding.bind_ortvalue_output("logits", logits.value)
+        self._session.run_with_iobinding(cache.binding, run_options)
+        cache.tokens.extend(ids)
+        view: Logits = logits.array[0]
+        return view

@@ -1,0 +1,198 @@
+"""Byte-level BPE with what a completion engine needs around it.
+
+Three things differ from calling the `tokenizers` library directly: text of the user
+never becomes a special token, encoding is cached line by line (an edit re-tokenises one
+line), and the vocabulary can be searched by bytes for token healing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from models.backend import TokenizerError
+
+_CACHED_LINES = 16_384
+_CACHED_LINE_LENGTH = 512
+_CACHED_PREFIXES = 512
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Ids of the special tokens, named as in `<|name|>`.
+
+    Attributes:
+        eot: begins every prompt; ends a document.
+        suffix: precedes the text after the cursor.
+        prefix: precedes the text before the cursor.
+        middle: separates the prompt from the span to write (sep mode).
+        eom: the written span meets the suffix.
+        file: precedes text of another file.
+        repo: precedes the name of the repository.
+        pad: fills batches in training.
+    """
+
+    eot: int
+    suffix: int
+    prefix: int
+    middle: int
+    eom: int
+    file: int
+    repo: int
+    pad: int
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Character to byte of the GPT-2 byte-level alphabet (printable bytes stand for themselves)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in set(printable))
+    alphabet.update({chr(256 + index): byte for index, byte in enumerate(others)})
+    return alphabet
+
+
+def split_lines(text: str) -> Iterator[str]:
+    r"""Pieces of `text` cut before each line feed: `"a\n  b"` gives `"a"`, `"\n  b"`."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + 1)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end
+
+
+class Tokenizer:
+    """A `tokenizer.json` with line-wise caching and byte lookup.
+
+    The tokenizer guarantees that pieces cut before each line feed, tokenised one by one,
+    give the tokens of the whole text; `encode` relies on it. Not safe for use from
+    several threads at once beyond what the GIL gives (the caches are `lru_cache`s).
+
+    Attributes:
+        special: ids of the special tokens.
+        vocab_size: number of ids, special ones included.
+        special_ids: every special id, spares included.
+    """
+
+    def __init__(self, definition: dict[str, Any]) -> None:
+        """Build from the parsed content of a `tokenizer.json`.
+
+        Raises:
+            TokenizerError: it is not a byte-level BPE with our special tokens.
+        """
+        added = {token["content"]: int(token["id"]) for token in definition["added_tokens"]}
+        names = SpecialTokens.__dataclass_fields__
+        if missing := [f"<|{name}|>" for name in names if f"<|{name}|>" not in added]:
+            raise TokenizerError(f"the tokenizer lacks the special tokens {' '.join(missing)}")
+        self.special = SpecialTokens(**{name: added[f"<|{name}|>"] for name in names})
+        self.special_ids = frozenset(added.values())
+        # Without added tokens the library has no way to turn the text "<|eom|>" of a
+        # source file into the id that ends a completion.
+        self._library = tokenizers.Tokenizer.from_str(
+            json.dumps({**definition, "added_tokens": []})
+        )
+        vocab: dict[str, int] = definition["model"]["vocab"]
+        self.vocab_size = max(*vocab.values(), *added.values()) + 1
+        self._bytes = self._token_table(vocab)
+        self._ids = {data: i for i, data in enumerate(self._bytes) if data}
+        self._sorted_bytes = sorted(self._ids)
+        self._sorted_ids = np.array([self._ids[data] for data in self._sorted_bytes], np.int64)
+        self._longest = max(map(len, self._sorted_bytes))
+        self._encode_cached = lru_cache(_CACHED_LINES)(self._encode_piece)
+        self.allowed = lru_cache(_CACHED_PREFIXES)(self._allowed)
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> Tokenizer:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            TokenizerError: missing, unreadable, or not a byte-level BPE with our special tokens.
+        """
+        try:
+            definition = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise TokenizerError(f"the tokenizer {path} is not valid JSON: {error}") from error
+        try:
+            return cls(definition)
+        except TokenizerError:
+            raise
+        except Exception as error:  # the library raises plain Exception on a malformed definition
+            raise TokenizerError(f"the tokenizer {path} is malformed: {error}") from error
+
+    def _token_table(self, vocab: dict[str, int]) -> list[bytes]:
+        alphabet = _byte_alphabet()
+        table = [b""] * self.vocab_size
+        for token, token_id in vocab.items():
+            if token_id not in self.special_ids:
+                try:
+                    table[token_id] = bytes(alphabet[character] for character in token)
+                except KeyError:
+                    raise TokenizerError(f"token {token_id} is not byte-level: {token!r}") from None
+        return table
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        return tuple(self._library.encode(piece, add_special_tokens=False).ids)
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, ...]]:
+        if not text.isascii():
+            # Editors may send half of a surrogate pair; UTF-8 cannot hold it.
+            text = _SURROGATE.sub("\ufffd", text)
+        for piece in split_lines(text):
+            cache = len(piece) <= _CACHED_LINE_LENGTH
+            yield self._encode_cached(piece) if cache else self._encode_piece(piece)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, never special ones. Lone surrogates count as U+FFFD."""
+        return [token_id for piece in self._pieces(text) for token_id in piece]
+
+    def encode_lines(self, text: str) -> list[list[int]]:
+        """Ids per piece of `split_lines(text)`; joined they equal `encode(text)`."""
+        return [list(piece) for piece in self._pieces(text)]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; empty for special tokens.
+
+        Raises:
+            IndexError: no such id.
+        """
+        return self._bytes[token_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`. Special tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
+        return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", "replace")
+
+    def _allowed(self, remaining: bytes) -> NDArray[np.int64]:
+        """Ids that may come next while `remaining` must still be reproduced (token healing).
+
+        Either the token starts with `remaining` (it may overrun it) or it is a non-empty
+        prefix of it. Read-only, ascending, never empty: single bytes are tokens.
+        """
+        start = bisect_left(self._sorted_bytes, remaining)
+        end = bisect_left(
+            self._sorted_bytes, True, start, key=lambda data: not data.startswith(remaining)
+        )
+        longest = min(len(remaining) - 1, self._longest)
+        prefixes = (self._ids.get(remaining[:length]) for length in range(1, longest + 1))
+        shorter = [token_id for token_id in prefixes if token_id is not None]
+        ids = np.sort(np.concatenate([self._sorted_ids[start:end], np.array(shorter, np.int64)]))
+        ids.setflags(write=False)
+        return ids
+
+
+def decode_complete(data: bytes) -> str:
+    """Decode UTF-8, dropping an incomplete character at the end; other bad bytes give U+FFFD."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
