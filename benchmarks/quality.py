@@ -1,0 +1,264 @@
+"""Completion quality through the serving engine.
+
+Usage: python -m benchmarks.quality --suite S [--limit N] [--seed K] [--json]
+
+S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or lines:DIR with
+DIR a folder of Python files or git repositories; lines:validation and lines:tuning are the
+folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data, prepare
+from benchmarks.cases import Case
+from benchmarks.lines import DEFAULT_CURSORS, line_cases
+from benchmarks.stats import cluster_interval, edit_similarity
+from completion.engine import CompletionEngine
+from models.backend import Backend, ModelError
+from models.local import LocalBackend
+from models.registry import find
+
+SUITES = ("he-single", "he-multi", "he-random", "safim-api", "safim-control", "safim-block")
+LINES = "lines:"
+WORKERS = 2
+"""Programs that are tested at the same time, while the model decodes the next case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One case after its completion.
+
+    Attributes:
+        case: the case.
+        completion: the text at the cursor; empty where nothing came out.
+        shown: whether there was a suggestion at all.
+        passed: verdict of the suite's judge, None where there is none.
+    """
+
+    case: Case
+    completion: str
+    shown: bool
+    passed: bool | None
+
+    @property
+    def exact(self) -> bool:
+        """A hidden suggestion matches nothing."""
+        return self.shown and self.case.exact(self.completion)
+
+
+def load_suite(suite: str, folder: Path | None, limit: int | None, seed: int) -> list[Case]:
+    """Load a suite; `limit` draws a seeded sample of it.
+
+    Raises:
+        BenchmarkDataError: unknown suite, or its data is not there.
+    """
+    if suite.startswith(LINES):
+        name = suite.removeprefix(LINES)
+        files = prepare.CACHE / name if name in prepare.SPLITS else Path(name)
+        if name in prepare.SPLITS and not files.is_dir():
+            raise data.BenchmarkDataError(f"{files} is missing; run python -m benchmarks.prepare")
+        return line_cases(files, DEFAULT_CURSORS if limit is None else limit, seed)
+    if suite not in SUITES:
+        raise data.BenchmarkDataError(
+            f"unknown suite {suite!r}; known: {', '.join(SUITES)}, {LINES}DIR"
+        )
+    found = data.data_folder(folder)
+    kind, _, name = suite.partition("-")
+    if kind == "safim":
+        cases = data.safim(found, name)
+    elif name == "single":
+        cases = data.human_eval_single(found)
+    else:
+        cases = data.human_eval_span(found, {"multi": "MultiLine", "random": "RandomSpan"}[name])
+    if limit is None or limit >= len(cases):
+        return cases
+    drawn = sorted(random.Random(seed).sample(range(len(cases)), limit))
+    return [cases[index] for index in drawn]
+
+
+def run_cases(
+    backend: Backend, cases: Sequence[Case], suite: str, *, as_shown: bool, progress: bool = False
+) -> list[Scored]:
+    """Complete every case with the engine and judge the results.
+
+    Args:
+        backend: the model.
+        cases: of one suite.
+        suite: its name, used in the document names.
+        as_shown: with a user's policies instead of the bare model.
+        progress: write a counter to standard error.
+    """
+    engine = CompletionEngine(backend)
+    waiting: list[tuple[Case, str | None, Future[bool] | None]] = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for number, case in enumerate(cases):
+            # A document per case: no case may profit from the text of another.
+            uri = f"bench:///{suite}/{number}.py"
+            completion = case.completion(engine.complete(case.request(uri, as_shown=as_shown)))
+            backend.forget(uri)
+            verdict = None
+            # An empty completion may be right (a line that changes nothing); a hidden one is not.
+            if case.judge is not None and not (as_shown and completion is None):
+                verdict = pool.submit(case.judge, completion or "")
+            waiting.append((case, completion, verdict))
+            if progress and (number + 1) % 20 == 0:
+                print(f"\r{number + 1}/{len(cases)}", end="", file=sys.stderr, flush=True)
+        if progress:
+            print(file=sys.stderr)
+        return [
+            Scored(
+                case=case,
+                completion=completion or "",
+                shown=completion is not None,
+                passed=verdict.result() if verdict is not None else _unjudged(case),
+            )
+            for case, completion, verdict in waiting
+        ]
+
+
+def _unjudged(case: Case) -> bool | None:
+    return None if case.judge is None else False
+
+
+def report(
+    scored: Sequence[Scored], *, suite: str, model: str, seconds: float, as_shown: bool, seed: int
+) -> dict[str, Any]:
+    """Summarise one run.
+
+    The interval bounds `pass_at_1` where the suite has it, `exact_match` elsewhere.
+    With `as_shown`, hidden cases count as wrong, and two keys are added: `shown_share` and
+    `exact_match_shown`, the share of exact matches among the shown ones.
+    """
+    exact = [float(one.exact) for one in scored]
+    passed = [float(one.passed) for one in scored if one.passed is not None]
+    clusters = [one.case.cluster for one in scored]
+    low, high = cluster_interval(passed or exact, clusters, seed=seed)
+    similarity = [edit_similarity(one.completion.strip(), one.case.gold.strip()) for one in scored]
+    result: dict[str, Any] = {
+        "suite": suite,
+        "n": len(scored),
+        "exact_match": _mean(exact),
+        "pass_at_1": _mean(passed) if passed else None,
+        "edit_similarity": _mean(similarity),
+        "interval_low": round(low, 4),
+        "interval_high": round(high, 4),
+        "model": model,
+        "seconds": round(seconds, 1),
+    }
+    if as_shown:
+        shown = [one for one in scored if one.shown]
+        result["shown_share"] = round(len(shown) / len(scored), 4)
+        result["exact_match_shown"] = _mean([float(one.exact) for one in shown]) if shown else None
+    return result
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4)
+
+
+def write_cases(path: Path, scored: Sequence[Scored]) -> None:
+    """Write one JSON object per case, for paired comparisons and for reading the failures."""
+    with path.open("w", encoding="utf-8") as file:
+        for one in scored:
+            row = {
+                "case": one.case.case_id,
+                "cluster": one.case.cluster,
+                "before": one.case.text[: one.case.offset].rpartition("\n")[2],
+                "gold": one.case.gold,
+                "completion": one.completion,
+                "shown": one.shown,
+                "exact": one.exact,
+                "passed": one.passed,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print a report, or why there is none, for people or as one JSON object."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    for key, value in result.items():
+        print(f"{key:20} {value}")
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", required=True, help=f"{', '.join(SUITES)} or {LINES}DIR")
+    parser.add_argument("--limit", type=_positive, help="a seeded sample of so many cases")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample, cursors and bootstrap")
+    parser.add_argument("--data", type=Path, help=f"default: ${data.ENVIRONMENT_VARIABLE}")
+    parser.add_argument("--as-shown", action="store_true", help="with a user's default policies")
+    parser.add_argument("--model", help="a packaged model's name or a folder with weights")
+    parser.add_argument("--threads", type=_positive, default=2, help="of the model (default 2)")
+    parser.add_argument("--cases", type=Path, metavar="FILE", help="write every case as JSON lines")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    return parser.parse_args(given)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def main(given: Sequence[str] | None = None, backend: Backend | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    Missing data is no failure (the suites are not part of the repository): the reason is
+    printed under the key `skipped`.
+
+    Args:
+        given: arguments, those of the process by default.
+        backend: a loaded model instead of `--model`.
+    """
+    arguments = _arguments(given)
+    start = time.perf_counter()
+    try:
+        cases = load_suite(arguments.suite, arguments.data, arguments.limit, arguments.seed)
+    except data.BenchmarkDataError as error:
+        print(f"benchmarks.quality: {error}", file=sys.stderr)
+        print_result({"suite": arguments.suite, "skipped": str(error)}, arguments.json)
+        return 0
+    try:
+        model = backend or LocalBackend.load(find(arguments.model), threads=arguments.threads)
+    except ModelError as error:
+        print(f"benchmarks.quality: {error}", file=sys.stderr)
+        return 1
+    scored = run_cases(
+        model,
+        cases,
+        arguments.suite,
+        as_shown=arguments.as_shown,
+        progress=sys.stderr.isatty(),
+    )
+    if arguments.cases is not None:
+        write_cases(arguments.cases, scored)
+    result = report(
+        scored,
+        suite=arguments.suite,
+        model=model.model_id,
+        seconds=time.perf_counter() - start,
+        as_shown=arguments.as_shown,
+        seed=arguments.seed,
+    )
+    print_result(result, arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
