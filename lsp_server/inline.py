@@ -1,0 +1,96 @@
+"""From `textDocument/inlineCompletion` to a completion request, and back (LSP 3.18).
+
+Plain functions over plain values: what the editor sees of a suggestion is decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from lsprotocol import types
+
+from completion.types import CompletionRequest, Policies, Suggestion, Trigger
+from lsp_server.documents import Cursor, Document, to_column
+
+ACCEPT = "snowcoder.accept"
+"""Command that an editor runs when the user takes a suggestion; its argument is the id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a completion is asked for.
+
+    Attributes:
+        cursor: the place in the document as the client has it.
+        selected: entry of the completion menu that the editor previews, put in the
+            document for the request; the item has to begin with it. Empty for none.
+        replaced: code points left of the cursor that `selected` replaces.
+    """
+
+    cursor: Cursor
+    selected: str = ""
+    replaced: int = 0
+
+    @property
+    def shift(self) -> int:
+        """Code points that the request's document is longer than the client's."""
+        return len(self.selected) - self.replaced
+
+
+def find_place(document: Document, params: types.InlineCompletionParams) -> Place:
+    """The place of a request. A menu entry that reaches beyond the cursor is left out."""
+    cursor = document.cursor(params.position.line, params.position.character)
+    info = params.context.selected_completion_info
+    if info is None or "\n" in info.text or "\r" in info.text:
+        return Place(cursor)
+    start, end = info.range.start, info.range.end
+    column = cursor.offset - cursor.line_start
+    first = to_column(cursor.line_text, start.character, cursor.encoding)
+    last = to_column(cursor.line_text, end.character, cursor.encoding)
+    if start.line != cursor.line or end.line != cursor.line or first > last or last != column:
+        return Place(cursor)
+    return Place(cursor, info.text, last - first)
+
+
+def build_request(
+    place: Place, uri: str, language: str, trigger_kind: int, policies: Policies
+) -> CompletionRequest:
+    """The engine's request for a place, received now."""
+    cursor = place.cursor
+    before = cursor.text[: cursor.offset - place.replaced]
+    invoked = trigger_kind == types.InlineCompletionTriggerKind.Invoked
+    return CompletionRequest(
+        text=before + place.selected + cursor.text[cursor.offset :],
+        offset=cursor.offset + place.shift,
+        uri=uri,
+        language=language,
+        trigger=Trigger.INVOKED if invoked else Trigger.AUTOMATIC,
+        policies=policies,
+        received=time.perf_counter(),
+    )
+
+
+def build_item(place: Place, suggestion: Suggestion) -> types.InlineCompletionItem:
+    """The item that shows a suggestion: a range on the cursor's line around the cursor.
+
+    Raises:
+        ValueError: the suggestion replaces text on another line.
+    """
+    cursor = place.cursor
+    start, end, insert = suggestion.start, suggestion.end - place.shift, suggestion.insert
+    selected_start = cursor.offset - place.replaced
+    if place.selected:
+        kept = cursor.text[:selected_start] + place.selected
+        insert = kept[min(selected_start, start) : start] + insert
+        start = min(selected_start, start)
+    return types.InlineCompletionItem(
+        insert_text=insert,
+        range=types.Range(
+            start=types.Position(cursor.line, cursor.character(start)),
+            end=types.Position(cursor.line, cursor.character(end)),
+        ),
+        command=types.Command(
+            title="Accept suggestion", command=ACCEPT, arguments=[suggestion.suggestion_id]
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Real editors against the real server; `make e2e` installs and drives them."""
