@@ -55,10 +55,15 @@ class TriggerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class WindowPolicy:
-    """How much text around the cursor goes into the prompt, in tokens."""
+    """How much text around the cursor goes into the prompt, in tokens.
+
+    A window starts with `fresh_prefix_tokens` (after a cursor jump nothing is cached and
+    every token costs time) and grows with typing up to `prefix_tokens`.
+    """
 
     prefix_tokens: int = 1200
-    suffix_tokens: int = 450
+    fresh_prefix_tokens: int = 400
+    suffix_tokens: int = 150
 
 
 @dataclass(frozen=True, slots=True)

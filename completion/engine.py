@@ -1,0 +1,233 @@
+"""The one path from a request to a suggestion: trigger, reuse, prompt, decode, shape, confidence.
+
+The server, the command line and the benchmarks all call `CompletionEngine.complete`; what differs
+between them is the `Policies` in the request.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from completion.confidence import confident, logprob_sum
+from completion.prompt import PromptBuilder
+from completion.reuse import Offer, Offers
+from completion.shape import Shaped, line_around, shape
+from completion.text import CursorError, Normalised, normalise
+from completion.trigger import Skip, closing_only, skip
+from completion.types import (
+    CompletionRequest,
+    Hidden,
+    HiddenReason,
+    Mode,
+    Outcome,
+    Record,
+    Source,
+    Suggestion,
+    Trigger,
+)
+from models.backend import Backend, GenerateRequest, GenerateResult, ModelError, StopReason
+
+logger = logging.getLogger(__name__)
+
+_DETAILS = {
+    HiddenReason.EMPTY: "the model has nothing to add here",
+    HiddenReason.REPEATS_SUFFIX: "the suggestion repeats the next lines",
+    HiddenReason.REPETITION: "the suggestion repeats itself",
+}
+
+
+class CompletionEngine:
+    """Completes documents with one backend.
+
+    Confined to one thread at a time, as the backend is; only `CompletionRequest.cancel` may be
+    set from another.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        """`backend` stays the caller's; closing it is not the engine's business."""
+        self._backend = backend
+        self._prompts = PromptBuilder(backend.tokenizer, backend.context_length)
+        self._offers = Offers()
+
+    def complete(self, request: CompletionRequest) -> Outcome:
+        """Suggest text at the cursor, or say why not. Blocks; never raises for bad input."""
+        started = time.perf_counter()
+        received = started if request.received is None else request.received
+        record = Record()
+        try:
+            result = self._complete(request, received, record)
+        except CursorError as error:
+            result = Skip(HiddenReason.ERROR, str(error))
+        except ModelError as error:
+            logger.warning("the model failed: %s", error)
+            result = Skip(HiddenReason.ERROR, str(error))
+        record.total_ms = _milliseconds_since(started)
+        return Hidden(result.reason, result.detail, record) if isinstance(result, Skip) else result
+
+    def accepted(self, suggestion_id: str) -> None:
+        """The user took a suggestion: nothing more is offered there until another edit."""
+        self._offers.accepted(suggestion_id)
+
+    def forget(self, uri: str) -> None:
+        """Drop everything kept for a closed document."""
+        self._offers.forget(uri)
+        self._prompts.forget(uri)
+        self._backend.forget(uri)
+
+    def _complete(
+        self, request: CompletionRequest, received: float, record: Record
+    ) -> Suggestion | Skip:
+        if request.cancel.is_set():
+            return Skip(HiddenReason.CANCELLED, "superseded before it began")
+        document = normalise(request.text, request.offset)
+        if early := self._check_trigger(request, document) or self._reuse(
+            request, document, record
+        ):
+            return early
+        decoded = self._decode(request, document, received, record)
+        if isinstance(decoded, Skip):
+            return decoded
+        shaped = _shape(request, document, decoded, record)
+        if isinstance(shaped, Skip):
+            return shaped
+        total = record.logprob_sum
+        if total is not None and not confident(total, request.policies.confidence):
+            return Skip(
+                HiddenReason.LOW_CONFIDENCE,
+                f"the model is not sure enough (log-probability {total:.2f})",
+            )
+        return self._offer(request, document, shaped, record)
+
+    def _check_trigger(self, request: CompletionRequest, document: Normalised) -> Skip | None:
+        _, right = line_around("", document.suffix)
+        return skip(
+            request.text,
+            right,
+            language=request.language,
+            trigger=request.trigger,
+            policy=request.policies.trigger,
+            model_languages=self._backend.languages,
+        )
+
+    def _reuse(
+        self, request: CompletionRequest, document: Normalised, record: Record
+    ) -> Suggestion | Skip | None:
+        """What is left of the suggestion that the user is typing through, if any."""
+        if not request.policies.trigger.enabled:
+            return None
+        rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
+        if rest is None:
+            return None
+        if rest.insert:
+            record.source = Source.TYPED_THROUGH
+            shaped = Shaped(rest.insert, rest.replace_right)
+            return _suggestion(rest.suggestion_id, document, shaped, record)
+        if request.trigger is Trigger.INVOKED:
+            return None
+        return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
+
+    def _offer(
+        self, request: CompletionRequest, document: Normalised, shaped: Shaped, record: Record
+    ) -> Suggestion:
+        """Make the suggestion and remember it for the next keystrokes."""
+        suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
+        if request.policies.trigger.enabled:
+            offer = Offer(
+                suggestion.suggestion_id,
+                document.prefix,
+                document.suffix,
+                shaped.insert,
+                shaped.replace_right,
+            )
+            self._offers.put(request.uri, request.policies, offer)
+        return suggestion
+
+    def _decode(
+        self, request: CompletionRequest, document: Normalised, received: float, record: Record
+    ) -> GenerateResult | Skip:
+        policies, decode = request.policies, request.policies.decode
+        deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
+        began = time.perf_counter()
+        if deadline is not None and began >= deadline:
+            return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
+        prompt = self._prompts.build(
+            document.prefix,
+            _prompt_suffix(request, document.suffix),
+            uri=request.uri,
+            window=policies.window,
+            mode=decode.mode,
+            max_tokens=decode.max_tokens,
+        )
+        record.prompt_ms = _milliseconds_since(began)
+        result = self._backend.generate(
+            GenerateRequest(
+                prompt_ids=prompt.ids,
+                heal=prompt.heal,
+                max_tokens=decode.max_tokens,
+                max_lines=decode.max_lines,
+                deadline=deadline,
+                cancel=request.cancel,
+                cache_key=request.uri,
+            )
+        )
+        record.source = Source.MODEL
+        record.prefill_ms, record.decode_ms = result.prefill_ms, result.decode_ms
+        record.prompt_tokens, record.reused_tokens = result.prompt_tokens, result.reused_tokens
+        record.generated_tokens = len(result.token_ids)
+        record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
+        record.stop = result.stop.value
+        if result.stop is StopReason.CANCELLED:
+            return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
+        return result
+
+
+def _shape(
+    request: CompletionRequest, document: Normalised, result: GenerateResult, record: Record
+) -> Shaped | Skip:
+    began = time.perf_counter()
+    shaped: Shaped | HiddenReason
+    if request.policies.shape.enabled:
+        lines = request.policies.decode.max_lines
+        shaped = shape(result.text, document.prefix, document.suffix, max_lines=lines)
+    else:
+        shaped = Shaped(result.text) if result.text else HiddenReason.EMPTY
+    record.shape_ms = _milliseconds_since(began)
+    if isinstance(shaped, Shaped):
+        return shaped
+    if result.stop is StopReason.DEADLINE:
+        return Skip(HiddenReason.DEADLINE, "the deadline passed before there was a suggestion")
+    return Skip(shaped, _DETAILS[shaped])
+
+
+def _prompt_suffix(request: CompletionRequest, suffix: str) -> str:
+    """The suffix as the model sees it.
+
+    In single-line mode, brackets and quotes right of the cursor that an editor closed are left
+    out: the model writes the line's end itself, `shape` puts both together again, and the KV
+    cache survives an editor that adds and removes them with every bracket typed.
+    """
+    policies = request.policies
+    if not policies.shape.enabled or policies.decode.mode is not Mode.JOINT:
+        return suffix
+    _, right = line_around("", suffix)
+    one_line = policies.decode.max_lines == 1
+    return suffix[len(right) :] if one_line and closing_only(right) else suffix
+
+
+def _suggestion(
+    suggestion_id: str, document: Normalised, shaped: Shaped, record: Record
+) -> Suggestion:
+    # Nothing replaced is a line break, so lengths are the same in the user's document.
+    return Suggestion(
+        suggestion_id=suggestion_id,
+        insert=document.restore(shaped.insert),
+        start=document.cursor,
+        end=document.cursor + shaped.replace_right,
+        record=record,
+    )
+
+
+def _milliseconds_since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

@@ -1,0 +1,112 @@
+"""Typed-through: while the user types what was suggested, the model does not run.
+
+An `Offer` remembers the document around a suggestion. As long as the document is that one plus
+the first characters of the suggestion, what is left of it is the answer, under the same
+suggestion id; accepting it gives the same document at every keystroke. Brackets and quotes that
+the editor closes while the user types are replaced along with what the offer replaced.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from completion.trigger import closing_only
+from completion.types import Policies
+
+_DOCUMENTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    r"""A suggestion and the document it was made for (normalised, `\n` line ends).
+
+    Attributes:
+        suggestion_id: comes back with every remainder.
+        prefix: document before the cursor.
+        suffix: document after the cursor.
+        insert: the suggested text.
+        replace_right: how many characters of `suffix` it replaces; none is a line break.
+        accepted: the user took it; what is deleted of it is not offered again.
+    """
+
+    suggestion_id: str
+    prefix: str
+    suffix: str
+    insert: str
+    replace_right: int
+    accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What is left of an offer; an empty `insert` means all of it is in the document."""
+
+    suggestion_id: str
+    insert: str
+    replace_right: int
+
+
+def remainder(offer: Offer, prefix: str, suffix: str) -> Remainder | None:
+    """What is left of `offer` in the document `prefix` + `suffix`, or None where it does not fit.
+
+    Whatever comes back satisfies: `prefix + insert + suffix[replace_right:]` equals the document
+    that the offer itself leads to.
+    """
+    typed = len(prefix) - len(offer.prefix)
+    if not 0 <= typed <= len(offer.insert) or not prefix.startswith(offer.prefix):
+        return None
+    if not offer.insert.startswith(prefix[len(prefix) - typed :] if typed else ""):
+        return None
+    kept = len(offer.suffix) - offer.replace_right
+    replace_right = len(suffix) - kept
+    if replace_right < 0 or not suffix.endswith(offer.suffix[offer.replace_right :]):
+        return None
+    # Right of the cursor stands either what the offer replaced anyway or what an editor closed.
+    right = suffix[:replace_right]
+    if "\n" in right or not (closing_only(right) or right == offer.suffix[: offer.replace_right]):
+        return None
+    rest = offer.insert[typed:]
+    if offer.accepted and rest:
+        return None
+    return Remainder(offer.suggestion_id, rest, replace_right)
+
+
+class Offers:
+    """The latest offer per document and policies (an experiment arm sees only its own)."""
+
+    def __init__(self, documents: int = _DOCUMENTS) -> None:
+        """Remember at most `documents` offers, the least recently used go first."""
+        self._documents = documents
+        self._offers: OrderedDict[tuple[str, Policies], Offer] = OrderedDict()
+
+    def find(self, uri: str, policies: Policies, prefix: str, suffix: str) -> Remainder | None:
+        """What is left of the offer for `uri`; an offer that no longer fits is dropped."""
+        key = (uri, policies)
+        offer = self._offers.get(key)
+        if offer is None:
+            return None
+        rest = remainder(offer, prefix, suffix)
+        if rest is None:
+            del self._offers[key]
+        else:
+            self._offers.move_to_end(key)
+        return rest
+
+    def put(self, uri: str, policies: Policies, offer: Offer) -> None:
+        """Remember `offer`, in place of the document's previous one."""
+        self._offers[(uri, policies)] = offer
+        self._offers.move_to_end((uri, policies))
+        while len(self._offers) > self._documents:
+            self._offers.popitem(last=False)
+
+    def accepted(self, suggestion_id: str) -> None:
+        """The user took the suggestion: done until another edit. Unknown ids are ignored."""
+        for key, offer in self._offers.items():
+            if offer.suggestion_id == suggestion_id:
+                self._offers[key] = replace(offer, accepted=True)
+
+    def forget(self, uri: str) -> None:
+        """Drop what is known of a closed document."""
+        for key in [key for key in self._offers if key[0] == uri]:
+            del self._offers[key]
