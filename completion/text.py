@@ -70,9 +70,24 @@ def line_ending(text: str) -> str:
     return max(counts, key=lambda ending: counts[ending])
 
 
-def line_starts(text: str) -> list[int]:
-    r"""Offset of the first character of every line, whatever the line ending; never empty."""
-    return [0, *(match.end() for match in _LINE_BREAK.finditer(text))]
+def offset_at(text: str, line: int, column: int) -> int:
+    """Offset of a position given as people count: both from 1, columns in code points.
+
+    Column n stands before the n-th character; one past the last is the line's end. A byte order
+    mark is not a character of the first line.
+
+    Raises:
+        CursorError: there is no such line, or the line is shorter.
+    """
+    starts = [int(text.startswith(BYTE_ORDER_MARK))]
+    starts += [match.end() for match in _LINE_BREAK.finditer(text)]
+    if not 1 <= line <= len(starts):
+        raise CursorError(f"there is no line {line}: the file has {len(starts)}")
+    start = starts[line - 1]
+    end = match.start() if (match := _LINE_BREAK.search(text, start)) else len(text)
+    if not 1 <= column <= end - start + 1:
+        raise CursorError(f"there is no column {column}: line {line} has {end - start} characters")
+    return start + column - 1
 
 
 def _to_line_feeds(text: str) -> str:
