@@ -106,7 +106,7 @@ def run_cases(
             # A document per case: no case may profit from the text of another.
             uri = f"bench:///{suite}/{number}.py"
             completion = case.completion(engine.complete(case.request(uri, as_shown=as_shown)))
-            backend.forget(uri)
+            engine.forget(uri)
             verdict = None
             # An empty completion may be right (a line that changes nothing); a hidden one is not.
             if case.judge is not None and not (as_shown and completion is None):

@@ -6,6 +6,7 @@ machine; it is not a jail against an attacker. POSIX only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
@@ -27,7 +28,8 @@ OUTPUT_LIMIT_BYTES = 16 * 2**20
 # contest programs use.
 _PREAMBLE = """
 import builtins, os, resource, socket, sys
-memory, cpu, output, path, nonce = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:6]
+memory, cpu, output = map(int, sys.argv[1:4])
+path, nonce = sys.argv[4:6]
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
 resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
@@ -68,7 +70,7 @@ class Execution:
 
 @functools.cache
 def _network_namespace() -> tuple[str, ...]:
-    """Return the command prefix that removes the network, or nothing where the kernel forbids it."""
+    """Return the command prefix that removes the network, empty where the kernel forbids it."""
     unshare = shutil.which("unshare")
     if unshare is None:
         return ()
@@ -124,10 +126,8 @@ def run_program(
                 returncode = None
             finally:
                 # The whole session, so that nothing the program started outlives it.
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
                 process.wait()
         completed = (
             returncode == 0 and done.is_file() and done.read_text("utf-8", "replace") == nonce

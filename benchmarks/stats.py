@@ -30,7 +30,7 @@ def levenshtein(left: str, right: str) -> int:
 
 
 def edit_similarity(left: str, right: str) -> float:
-    """Return `1 - levenshtein / max(len)`: 1.0 for equal texts (two empty ones too), 0.0 at worst."""
+    """Return `1 - levenshtein / max(len)`: 1.0 for equal texts, two empty ones included."""
     longest = max(len(left), len(right))
     return 1.0 if longest == 0 else 1.0 - levenshtein(left, right) / longest
 
