@@ -106,7 +106,8 @@ def load_manifest(directory: Path) -> Manifest:
         raise WeightsError(f"{path} is not valid JSON ({error}); reinstall the weights") from error
     if not isinstance(content, Mapping) or content.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
-            f"{path} is not of format {FORMAT_VERSION}: these weights need another snowcoder version"
+            f"{path} is not of format {FORMAT_VERSION}: "
+            "these weights need another version of snowcoder"
         )
     try:
         entries = {name: FileEntry(**entry) for name, entry in content["files"].items()}

@@ -6,8 +6,10 @@ so a step copies nothing and rolling back is resetting a length.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -17,6 +19,23 @@ from models.backend import PromptError, WeightsError
 from models.registry import Manifest
 
 Logits = NDArray[np.float32]
+
+
+class RunTerminatedError(Exception):
+    """Another thread set `terminate` on the run's options; the cache is unchanged."""
+
+
+def _int8_products_saturate() -> bool:
+    """Whether this may be an x86 processor without VNNI, whose fast int8 kernel overflows.
+
+    The exact kernel takes twice as long in prefill, so it is only asked for where needed.
+    """
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        return False
+    try:
+        return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        return True
 
 
 class KVCache:
@@ -57,7 +76,7 @@ class _Tensor:
     """A numpy array and the OrtValue that views it: writing the array updates the input."""
 
     def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        self.array = np.zeros(shape, dtype)
+        self.array: NDArray[Any] = np.zeros(shape, dtype)
         self.value = ort.OrtValue.ortvalue_from_numpy(self.array)
 
 
@@ -89,8 +108,8 @@ class ModelSession:
         # with the step, or an idle editor would keep a core busy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Processors without VNNI saturate in int8 products unless told to be exact.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if _int8_products_saturate():
+            options.add_session_config_entry("session.x64quantprecision", "1")
         path = weights_dir / "model.onnx"
         try:
             self._session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
@@ -133,6 +152,7 @@ class ModelSession:
 
         Raises:
             PromptError: the tokens do not fit the context or are not in the vocabulary.
+            RunTerminatedError: `run_options.terminate` was set.
         """
         new, total = len(ids), len(cache.tokens) + len(ids)
         if not 0 < n_logits <= new:
@@ -153,7 +173,12 @@ class ModelSession:
         assert cache.binding is not None, "caches come from new_cache"
         cache.binding.bind_ortvalue_input("input_ids", tokens.value)
         cache.binding.bind_ortvalue_output("logits", logits.value)
-        self._session.run_with_iobinding(cache.binding, run_options)
+        try:
+            self._session.run_with_iobinding(cache.binding, run_options)
+        except Exception:  # the runtime has no error class of its own for this
+            if run_options is not None and run_options.terminate:
+                raise RunTerminatedError from None
+            raise
         cache.tokens.extend(ids)
         view: Logits = logits.array[0]
         return view

@@ -12,7 +12,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class SpecialTokens:
     file: int
     repo: int
     pad: int
+
+    def by_text(self) -> dict[str, int]:
+        """Text of each special token to its id."""
+        return {f"<|{name}|>": token_id for name, token_id in asdict(self).items()}
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -111,7 +115,7 @@ class Tokenizer:
         self._sorted_ids = np.array([self._ids[data] for data in self._sorted_bytes], np.int64)
         self._longest = max(map(len, self._sorted_bytes))
         self._encode_cached = lru_cache(_CACHED_LINES)(self._encode_piece)
-        self.allowed = lru_cache(_CACHED_PREFIXES)(self._allowed)
+        self._allowed_cached = lru_cache(_CACHED_PREFIXES)(self._allowed)
 
     @classmethod
     def from_file(cls, path: Path | str) -> Tokenizer:
@@ -175,12 +179,15 @@ class Tokenizer:
         """Text of `ids`. Special tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
         return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", "replace")
 
-    def _allowed(self, remaining: bytes) -> NDArray[np.int64]:
+    def allowed(self, remaining: bytes) -> NDArray[np.int64]:
         """Ids that may come next while `remaining` must still be reproduced (token healing).
 
         Either the token starts with `remaining` (it may overrun it) or it is a non-empty
         prefix of it. Read-only, ascending, never empty: single bytes are tokens.
         """
+        return self._allowed_cached(remaining)
+
+    def _allowed(self, remaining: bytes) -> NDArray[np.int64]:
         start = bisect_left(self._sorted_bytes, remaining)
         end = bisect_left(
             self._sorted_bytes, True, start, key=lambda data: not data.startswith(remaining)

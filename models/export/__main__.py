@@ -11,13 +11,14 @@ import argparse
 import json
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from models.backend import ModelError, WeightsError
 from models.export.graph import build_graph, save_graph
 from models.export.huggingface import load_checkpoint
+from models.export.verify import verify_export
 from models.registry import DEFAULT_MODEL, FileEntry, Manifest
 from models.tokenizer import Tokenizer
 
@@ -70,7 +71,7 @@ def export(
         languages=["python"],
         template=TEMPLATE,
         tokenizer="tokenizer.json",
-        special_ids={f"<|{key}|>": value for key, value in asdict(tokenizer.special).items()},
+        special_ids=tokenizer.special.by_text(),
         training=training or {},
     )
     manifest.save(out)
@@ -88,6 +89,18 @@ def check_size(manifest: Manifest) -> None:
         raise WeightsError(f"too large to ship (95 MB a file, 120 MB together): {sizes}")
 
 
+def _training_facts(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot read the training facts {path}: {error}") from error
+    if not isinstance(facts, dict):
+        raise WeightsError(f"the training facts {path} are not a JSON object")
+    return facts
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
@@ -99,9 +112,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cursors", type=Path, help="JSON lines: prefix, suffix, middle")
     options = parser.parse_args(argv)
     try:
-        facts = json.loads(options.training.read_text()) if options.training else {}
+        facts = _training_facts(options.training)
         manifest = export(options.checkpoint, options.out, options.name, facts)
         check_size(manifest)
+        if options.eval_ids or options.cursors:
+            files = options.eval_ids, options.cursors
+            report = verify_export(options.checkpoint, options.out, *files)
+            text = json.dumps(report, indent=2) + "\n"
+            (options.out / "report.json").write_text(text, encoding="utf-8")
+            replace(manifest, report=report).save(options.out)
+            print(text, end="")
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -25,7 +25,8 @@ def load_checkpoint(directory: Path) -> tuple[Architecture, dict[str, Float32]]:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         shape = Architecture.from_config(config)
         with safe_open(str(directory / "model.safetensors"), framework="pt") as tensors:
-            parameters = {name: tensors.get_tensor(name).float().numpy() for name in tensors.keys()}
+            names = list(tensors.keys())
+            parameters = {name: tensors.get_tensor(name).float().numpy() for name in names}
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"cannot read the checkpoint {directory}: {error}") from error
     return shape, parameters

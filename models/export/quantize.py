@@ -59,7 +59,7 @@ class Architecture:
         if wrong := [f"{name} = {got!r}" for name, (got, want) in expected.items() if got != want]:
             raise WeightsError(f"cannot export this checkpoint: unsupported {', '.join(wrong)}")
         theta = config.get("rope_theta", rope.get("rope_theta"))
-        fields = {name: config.get(name) for name in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {name: config.get(name) for name in cls.__dataclass_fields__}
         fields["rope_theta"] = theta
         if missing := [name for name, value in fields.items() if value is None]:
             raise WeightsError(f"config.json lacks {', '.join(missing)}")
@@ -144,7 +144,8 @@ def dequantize(weights_dir: Path) -> dict[str, Float32]:
         parameters = {f"{EMBEDDING}.weight": matrix(EMBEDDING)}
         for layer in range(shape.num_hidden_layers):
             for name, parts in layer_matrices(layer).items():
-                cuts = np.cumsum(shape.qkv_sizes)[:-1] if len(parts) > 1 else []
+                sizes = shape.qkv_sizes if len(parts) > 1 else ()
+                cuts = np.cumsum(sizes)[:-1]
                 parameters.update(zip(parts, np.split(matrix(name), cuts), strict=True))
         for name in norm_weights(shape.num_hidden_layers):
             parameters[name] = numpy_helper.to_array(stored[name])

@@ -1,0 +1,121 @@
+"""Greedy decoding of one request: token healing, stop rules, log-probabilities.
+
+Knows nothing about the runtime: the caller passes the first logits and a function that
+appends a token and returns the next ones, so the same loop serves the ONNX session and the
+float32 reference that exports are verified against.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.backend import GenerateRequest, StopReason
+from models.tokenizer import Tokenizer, decode_complete
+
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Fields as in `models.backend.GenerateResult`."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop: StopReason
+
+
+def common_prefix_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens two sequences share."""
+    shared = min(len(a), len(b))
+    if a[:shared] == b[:shared]:
+        return shared
+    return next(index for index in range(shared) if a[index] != b[index])
+
+
+def interrupted(request: GenerateRequest) -> StopReason | None:
+    """Whether the request was cancelled or is late."""
+    if request.cancel.is_set():
+        return StopReason.CANCELLED
+    if request.deadline is not None and time.perf_counter() >= request.deadline:
+        return StopReason.DEADLINE
+    return None
+
+
+def choose(logits: Row, allowed: NDArray[np.int64] | None = None) -> tuple[int, float]:
+    """The likeliest token and its log-probability, both among `allowed` if given."""
+    scores = logits if allowed is None else logits[allowed]
+    best = int(scores.argmax())
+    logprob = -float(np.log(np.exp(scores - scores[best]).sum()))
+    return best if allowed is None else int(allowed[best]), logprob
+
+
+class _Text:
+    """The bytes generated behind the healed ones, and where they must end."""
+
+    def __init__(self, heal: bytes, max_lines: int) -> None:
+        self.data = bytearray()
+        self.unhealed = heal
+        self._max_lines = max_lines
+        self._line_breaks = 0
+
+    def append(self, token: bytes) -> bool:
+        """Add a token's bytes; False if they hold the line break that ends the text."""
+        healed = len(self.unhealed)
+        self.unhealed = self.unhealed[len(token) :]
+        for byte in token[healed:]:
+            if byte == 0x0A and self._max_lines and self.data:
+                self._line_breaks += 1
+                if self._line_breaks == self._max_lines:
+                    return False
+            self.data.append(byte)
+        return True
+
+
+def decode_greedily(
+    request: GenerateRequest,
+    tokenizer: Tokenizer,
+    logits: Row,
+    step: Callable[[int], Row],
+    room: int,
+) -> Decoded:
+    """Continue a prompt until a stop rule of `request` holds.
+
+    Args:
+        request: what to reproduce first and when to stop; its prompt is not read.
+        tokenizer: gives the bytes of tokens and those that healing allows.
+        logits: `[vocab]` behind the prompt.
+        step: appends a token and returns the logits `[vocab]` behind it.
+        room: how many tokens may be appended until the context is full.
+    """
+    text = _Text(request.heal, request.max_lines)
+    ids: list[int] = []
+    logprobs: list[float] = []
+
+    def end(stop: StopReason) -> Decoded:
+        return Decoded(decode_complete(bytes(text.data)), tuple(ids), tuple(logprobs), stop)
+
+    while True:
+        if len(ids) >= request.max_tokens:
+            return end(StopReason.MAX_TOKENS)
+        if stop := interrupted(request):
+            return end(stop)
+        allowed = tokenizer.allowed(text.unhealed) if text.unhealed else None
+        # A padded embedding has rows that no token uses.
+        token, logprob = choose(logits[: tokenizer.vocab_size], allowed)
+        logprobs.append(logprob)
+        if token in tokenizer.special_ids:
+            return end(StopReason.END_OF_MIDDLE)
+        if not text.append(tokenizer.token_bytes(token)):
+            return end(StopReason.NEWLINE)
+        ids.append(token)
+        if len(ids) >= request.max_tokens:
+            return end(StopReason.MAX_TOKENS)
+        if len(ids) > room:
+            return end(StopReason.CONTEXT_FULL)
+        logits = step(token)

@@ -1,0 +1,247 @@
+"""The in-process backend: our ONNX session, one KV cache per document."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+import onnxruntime as ort
+
+from models.backend import (
+    GenerateRequest,
+    GenerateResult,
+    ModelError,
+    PromptError,
+    StopReason,
+    TokenizerError,
+)
+from models.generate import Decoded, Row, common_prefix_length, decode_greedily, interrupted
+from models.registry import Manifest, load_manifest, verify
+from models.session import KVCache, ModelSession, RunTerminatedError
+from models.tokenizer import Tokenizer
+
+_PREFILL_CHUNK = 256
+"""Tokens per prefill run: bounds the memory of attention scores."""
+_WATCHED_TOKENS = 32
+"""Shorter prefills end sooner than the watchdog would notice a cancellation."""
+_WATCH_INTERVAL = 0.003
+
+_Job = tuple[GenerateRequest, ort.RunOptions, threading.Event]
+
+
+class _Watchdog:
+    """Terminates a running prefill when its request is cancelled or late.
+
+    One thread for all requests, asleep whenever no prefill is watched.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        thread = threading.Thread(
+            target=self._work, args=(self._jobs,), name="prefill-watchdog", daemon=True
+        )
+        thread.start()
+        weakref.finalize(self, self._jobs.put, None)
+
+    @staticmethod
+    def _work(jobs: SimpleQueue[_Job | None]) -> None:
+        while job := jobs.get():
+            request, options, done = job
+            while not done.wait(_WATCH_INTERVAL):
+                if interrupted(request):
+                    options.terminate = True
+                    break
+
+    @contextmanager
+    def watch(self, request: GenerateRequest) -> Iterator[ort.RunOptions]:
+        """Options for runs that must end when `request` does; not to be used afterwards."""
+        options, done = ort.RunOptions(), threading.Event()
+        self._jobs.put((request, options, done))
+        try:
+            yield options
+        finally:
+            done.set()
+
+
+class _Caches:
+    """At most `capacity` KV caches, the least recently used key giving way to a new one."""
+
+    def __init__(self, session: ModelSession, capacity: int) -> None:
+        self._session = session
+        self._capacity = capacity
+        self._by_key: OrderedDict[str, KVCache] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> KVCache:
+        """The cache of `key`. One taken over keeps its tokens: they may share a prefix."""
+        with self._lock:
+            cache = self._by_key.pop(key, None)
+            if cache is None and len(self._by_key) >= self._capacity:
+                cache = self._by_key.popitem(last=False)[1]
+            if cache is None:
+                cache = self._session.new_cache()
+            self._by_key[key] = cache
+            return cache
+
+    def drop(self, key: str) -> None:
+        with self._lock:
+            self._by_key.pop(key, None)
+
+    @property
+    def nbytes(self) -> int:
+        with self._lock:
+            return sum(cache.nbytes for cache in self._by_key.values())
+
+
+class LocalBackend:
+    """Implements `models.backend.Backend` on an rq8 weights directory."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        session: ModelSession,
+        tokenizer: Tokenizer,
+        max_documents: int = 2,
+    ) -> None:
+        """Use `load`; this takes parts that are already verified."""
+        self._manifest = manifest
+        self._session = session
+        self._tokenizer = tokenizer
+        self._caches = _Caches(session, max_documents)
+        self._watchdog = _Watchdog()
+
+    @classmethod
+    def load(cls, weights_dir: Path, threads: int = 2, max_documents: int = 2) -> LocalBackend:
+        """Load and verify a model.
+
+        Args:
+            weights_dir: directory with `manifest.json` (see `models.registry.find`).
+            threads: cores that take part in every step.
+            max_documents: KV caches kept (`kv_bytes` each at full context: 50 MB for 88 M).
+
+        Raises:
+            WeightsError: a file is missing, altered or cannot be run.
+            TokenizerError: the tokenizer cannot be read or does not fit the weights.
+        """
+        manifest = load_manifest(weights_dir)
+        with ThreadPoolExecutor(1) as pool:  # hashing and loading each take about 100 ms
+            verified = pool.submit(verify, weights_dir)
+            try:
+                session = ModelSession(weights_dir, manifest, threads)
+                tokenizer = Tokenizer.from_file(weights_dir / manifest.tokenizer)
+            except ModelError:
+                verified.result()  # an altered file is the better explanation
+                raise
+            verified.result()
+        if (
+            tokenizer.special.by_text() != manifest.special_ids
+            or tokenizer.vocab_size > session.vocab_size
+        ):
+            raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")
+        return cls(manifest, session, tokenizer, max_documents)
+
+    @property
+    def model_id(self) -> str:
+        """Name of the model from its manifest."""
+        return self._manifest.name
+
+    @property
+    def context_length(self) -> int:
+        """Prompt plus generated tokens may not exceed this."""
+        return self._session.context_length
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """LSP language ids that the model card lists."""
+        return frozenset(self._manifest.languages)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that fits the weights."""
+        return self._tokenizer
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV buffers now held, were they used to the full context."""
+        return self._caches.nbytes
+
+    def warm_up(self) -> None:
+        """A tiny run, so that the first request does not pay for first-time allocations."""
+        cache = self._session.new_cache()
+        self._session.forward(cache, [self._tokenizer.special.eot] * 16)
+        self._session.forward(cache, [self._tokenizer.special.eot])
+
+    def forget(self, cache_key: str) -> None:
+        """Drop the KV cache of a closed document; its memory is returned."""
+        self._caches.drop(cache_key)
+
+    def generate(self, request: GenerateRequest) -> GenerateResult:
+        """Decode greedily; blocks. One call at a time per backend.
+
+        `max_tokens=0` only prefills, ahead of a request with the same prompt.
+
+        Raises:
+            PromptError: empty prompt, one longer than the context, or an unknown id.
+        """
+        prompt = request.prompt_ids
+        if not prompt:
+            raise PromptError("the prompt is empty")
+        if len(prompt) > self.context_length:
+            raise PromptError(
+                f"the prompt has {len(prompt)} tokens, the model takes {self.context_length}"
+            )
+        started = time.perf_counter()
+        cache = self._caches.get(request.cache_key)
+        # The last prompt token always runs again: its logits choose the first new one.
+        reused = min(common_prefix_length(cache.tokens, prompt), len(prompt) - 1)
+        cache.truncate(reused)
+        first = self._prefill(cache, request)
+        prefilled = time.perf_counter()
+        if isinstance(first, StopReason):
+            decoded = Decoded("", (), (), first)
+        else:
+            room = self.context_length - len(prompt)
+
+            def step(token: int) -> Row:
+                row: Row = self._session.forward(cache, [token])[0]
+                return row
+
+            decoded = decode_greedily(request, self._tokenizer, first, step, room)
+        return GenerateResult(
+            text=decoded.text,
+            token_ids=decoded.token_ids,
+            logprobs=decoded.logprobs,
+            stop=decoded.stop,
+            prompt_tokens=len(prompt),
+            reused_tokens=reused,
+            prefill_ms=(prefilled - started) * 1e3,
+            decode_ms=(time.perf_counter() - prefilled) * 1e3,
+        )
+
+    def _prefill(self, cache: KVCache, request: GenerateRequest) -> Row | StopReason:
+        """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted."""
+        prompt = request.prompt_ids
+        if len(prompt) - len(cache.tokens) <= _WATCHED_TOKENS:
+            if stop := interrupted(request):
+                return stop
+            row: Row = self._session.forward(cache, prompt[len(cache.tokens) :])[0]
+            return row
+        with self._watchdog.watch(request) as options:
+            while True:
+                if stop := interrupted(request):
+                    return stop
+                start = len(cache.tokens)
+                chunk = prompt[start : start + _PREFILL_CHUNK]
+                try:
+                    row = self._session.forward(cache, chunk, run_options=options)[0]
+                except RunTerminatedError:
+                    continue  # the reason is found above
+                if len(cache.tokens) == len(prompt):
+                    return row
