@@ -18,10 +18,8 @@ def load_engine(model: str | None, threads: int) -> Loaded:
     """
     from completion.engine import CompletionEngine
     from models.local import LocalBackend
-    from models.registry import find, verify
+    from models.registry import find
 
-    folder = find(model)
-    verify(folder)
-    backend = LocalBackend.load(folder, threads=threads)
+    backend = LocalBackend.load(find(model), threads=threads)
     backend.warm_up()
-    return Loaded(CompletionEngine(backend), lambda: 0)
+    return Loaded(CompletionEngine(backend), lambda: backend.kv_bytes)

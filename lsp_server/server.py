@@ -85,22 +85,28 @@ class SnowCoderServer(LanguageServer):
 async def inline_completion(
     ls: SnowCoderServer, params: types.InlineCompletionParams
 ) -> list[types.InlineCompletionItem] | None:
-    """`textDocument/inlineCompletion`: one item, or null where nothing is to be shown."""
+    """`textDocument/inlineCompletion`: one item, or none.
+
+    Null, unlike the empty list, leaves on screen what is there (Neovim): the answer to a
+    request that a newer one superseded.
+    """
     uri = params.text_document.uri
     if (document := ls.protocol.documents.get(uri)) is None:
         logger.debug("%s is not open", uri)
-        return None
+        return []
     place = find_place(document, params)
     kind = params.context.trigger_kind
     request = build_request(place, uri, document.language, kind, ls.policies)
     outcome = await ls.session.complete(request)
-    if not isinstance(outcome, Suggestion):
+    if outcome is None:
         return None
+    if not isinstance(outcome, Suggestion):
+        return []
     try:
         return [build_item(place, outcome)]
     except ValueError:
         logger.exception("the suggestion %s cannot be shown", outcome.suggestion_id)
-        return None
+        return []
 
 
 def create_server(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from completion.types import CompletionRequest, Hidden, Outcome
+from completion.types import CompletionRequest, Hidden, HiddenReason, Outcome, Record, Source
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Session:
     Args:
         load: makes the engine; called once, in the session's thread.
         on_failure: told the error, on the event loop, if loading fails. From then on
-            requests are answered with None.
+            requests are hidden.
     """
 
     def __init__(self, load: Callable[[], Loaded], on_failure: Callable[[Exception], None]) -> None:
@@ -61,6 +62,7 @@ class Session:
         self._on_failure = on_failure
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._loaded: Loaded | None = None
+        self._loaded_at = 0.0
         self._current: _Pending | None = None
         self._requests = 0
         self._model_calls = 0
@@ -78,7 +80,7 @@ class Session:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def complete(self, request: CompletionRequest) -> Outcome | None:
-        """The engine's outcome; None if superseded, failed or not to be had.
+        """The engine's outcome; None if a newer call superseded this one.
 
         A newer call ends the older one at once, whatever the thread is still doing.
         """
@@ -90,7 +92,8 @@ class Session:
         job = loop.run_in_executor(self._thread, self._complete_in_thread, request)
         self._requests += 1
         try:
-            await asyncio.wait({job, pending.superseded}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {job, pending.superseded}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             request.cancel.set()
             job.cancel()
@@ -98,10 +101,10 @@ class Session:
         finally:
             if self._current is pending:
                 self._current = None
-        if job.done():
-            return job.result()
-        job.cancel()
-        return None
+        if pending.superseded.done():
+            job.cancel()
+            return None
+        return job.result()
 
     async def accepted(self, suggestion_id: str) -> None:
         """Tell the engine that a suggestion was taken."""
@@ -126,24 +129,33 @@ class Session:
     def _load_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._loaded = self._load()
+            self._loaded_at = time.perf_counter()
         except Exception as error:
             logger.exception("the model could not be loaded")
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._on_failure, error)
 
-    def _complete_in_thread(self, request: CompletionRequest) -> Outcome | None:
-        if self._loaded is None or request.cancel.is_set():
-            return None
-        try:
-            outcome = self._loaded.engine.complete(request)
-        except Exception:
-            logger.exception("completing in %s failed", request.uri)
-            return None
+    def _complete_in_thread(self, request: CompletionRequest) -> Outcome:
+        outcome = self._outcome(request)
         if isinstance(outcome, Hidden):
             logger.debug("hidden: %s (%s)", outcome.reason, outcome.detail)
-        self._model_calls += outcome.record.prompt_tokens > 0
+        self._model_calls += outcome.record.source is Source.MODEL
         self._recent.append(_summary(request, outcome))
         return outcome
+
+    def _outcome(self, request: CompletionRequest) -> Outcome:
+        if request.cancel.is_set():
+            return Hidden(HiddenReason.CANCELLED, "superseded while it waited", Record())
+        if self._loaded is None:
+            return Hidden(HiddenReason.ERROR, "there is no model", Record())
+        if request.received is not None and request.received < self._loaded_at:
+            # Its deadline starts when there is a model to meet it.
+            request = replace(request, received=self._loaded_at)
+        try:
+            return self._loaded.engine.complete(request)
+        except Exception as error:
+            logger.exception("completing in %s failed", request.uri)
+            return Hidden(HiddenReason.ERROR, f"internal error: {error}", Record())
 
     async def _call(self, action: Callable[[Engine], None]) -> None:
         def run() -> None:
@@ -160,7 +172,7 @@ class Session:
 @dataclass(frozen=True, slots=True)
 class _Pending:
     cancel: threading.Event
-    superseded: asyncio.Future[Outcome | None]
+    superseded: asyncio.Future[None]
 
     def supersede(self) -> None:
         self.cancel.set()

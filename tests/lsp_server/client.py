@@ -8,12 +8,13 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-TIMEOUT = 60.0
+TIMEOUT = 30.0
 """Seconds after which a missing answer fails a test; never a measure of speed."""
 
 
@@ -63,7 +64,7 @@ class Client:
             env=os.environ | dict(environment or {}),
         )
         self.notifications: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._answers: dict[Any, queue.Queue[dict[str, Any]]] = {None: queue.Queue()}
+        self._answers: dict[Any, queue.Queue[dict[str, Any]]] = defaultdict(queue.Queue)
         self._version = 0
         self._last_id = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -104,11 +105,10 @@ class Client:
     def begin(self, method: str, **fields: Any) -> int:
         """Send a request; returns its id for `result`. `params` is left out unless given."""
         self._last_id += 1
-        self._answers[self._last_id] = queue.Queue()
         self.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, **fields})
         return self._last_id
 
-    def result(self, msg_id: int | None) -> Any:
+    def result(self, msg_id: int | str | None) -> Any:
         """The answer to a request; id None for errors that name no request.
 
         Raises:

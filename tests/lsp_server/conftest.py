@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lsp_server.client import Client, stub_command
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """An initialized client of a server whose engine is `stub_server.StubEngine`."""
+    with Client(stub_command()) as started:
+        started.initialize()
+        yield started
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Client]:
+    """Like `client`, but one for all tests of a module: what one of them sends must not hurt
+    the next."""
+    with Client(stub_command()) as started:
+        started.initialize()
+        yield started
+        assert started.leave() == 0

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from completion.types import (
+    CompletionRequest,
+    Hidden,
+    HiddenReason,
+    Outcome,
+    Record,
+    Source,
+    Suggestion,
+)
+from lsp_server.session import Loaded, Session
+
+
+@dataclass
+class Gate:
+    """An engine whose answers the test lets through."""
+
+    open: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    seen: list[CompletionRequest] = field(default_factory=list)
+
+    def complete(self, request: CompletionRequest) -> Outcome:
+        self.seen.append(request)
+        self.entered.set()
+        while not self.open.wait(0.001):
+            if request.cancel.is_set():
+                return Hidden(HiddenReason.CANCELLED, "cancelled", Record())
+        if request.text == "boom":
+            raise RuntimeError("boom")
+        record = Record(source=Source.MODEL)
+        return Suggestion("id", request.text + "!", request.offset, request.offset, record)
+
+    def accepted(self, suggestion_id: str) -> None:
+        raise RuntimeError("the session must survive this")
+
+    def forget(self, uri: str) -> None:
+        self.seen = [request for request in self.seen if request.uri != uri]
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+async def session(gate: Gate) -> AsyncIterator[Session]:
+    session = Session(lambda: Loaded(gate, lambda: 3_000_000), lambda error: None)
+    session.start()
+    yield session
+    await asyncio.to_thread(session.close)
+
+
+def ask(session: Session, text: str, **fields: object) -> asyncio.Task[Outcome | None]:
+    request = CompletionRequest(text=text, offset=len(text), **fields)  # type: ignore[arg-type]
+    return asyncio.create_task(session.complete(request))
+
+
+async def entered(gate: Gate) -> None:
+    await asyncio.to_thread(gate.entered.wait)
+
+
+async def test_answers_with_the_outcome(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    outcome = await ask(session, "x")
+    assert isinstance(outcome, Suggestion)
+    assert outcome.insert == "x!"
+
+
+async def test_a_newer_request_ends_a_running_one(session: Session, gate: Gate) -> None:
+    older = ask(session, "old")
+    await entered(gate)
+    newer = ask(session, "new")
+    assert await older is None
+    assert gate.seen[0].cancel.is_set()
+    gate.open.set()
+    outcome = await newer
+    assert isinstance(outcome, Suggestion)
+    assert outcome.insert == "new!"
+
+
+async def test_superseded_requests_never_reach_the_engine(session: Session, gate: Gate) -> None:
+    first = ask(session, "0")
+    await entered(gate)
+    waiting = [ask(session, str(i)) for i in range(1, 6)]
+    assert await asyncio.gather(first, *waiting[:-1]) == [None] * 5
+    gate.open.set()
+    assert isinstance(await waiting[-1], Suggestion)
+    assert [request.text for request in gate.seen] == ["0", "5"]
+
+
+async def test_a_cancelled_request_stops_its_decode(session: Session, gate: Gate) -> None:
+    task = ask(session, "x")
+    await entered(gate)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert gate.seen[0].cancel.is_set()
+    gate.open.set()
+    assert isinstance(await ask(session, "y"), Suggestion)
+
+
+async def test_errors_inside_are_hidden_and_survived(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    outcome = await ask(session, "boom")
+    assert isinstance(outcome, Hidden)
+    assert outcome.reason is HiddenReason.ERROR
+    await session.accepted("id")
+    assert isinstance(await ask(session, "x"), Suggestion)
+
+
+async def test_waiting_for_the_model_does_not_count_against_the_deadline() -> None:
+    gate, may_load = Gate(), threading.Event()
+    gate.open.set()
+
+    def load() -> Loaded:
+        may_load.wait()
+        return Loaded(gate, lambda: 0)
+
+    session = Session(load, lambda error: None)
+    session.start()
+    task = ask(session, "x", received=0.0)
+    await asyncio.sleep(0)
+    may_load.set()
+    assert isinstance(await task, Suggestion)
+    assert gate.seen[0].received is not None
+    assert gate.seen[0].received > 0
+    await asyncio.to_thread(session.close)
+
+
+async def test_without_a_model_everything_is_hidden() -> None:
+    def load() -> Loaded:
+        raise OSError("no weights")
+
+    failures: asyncio.Queue[Exception] = asyncio.Queue()
+    session = Session(load, failures.put_nowait)
+    session.start()
+    outcome = await ask(session, "x")
+    assert isinstance(outcome, Hidden)
+    assert outcome.reason is HiddenReason.ERROR
+    assert str(await failures.get()) == "no weights"
+    await session.forget("file:///x")
+    await asyncio.to_thread(session.close)
+
+
+async def test_closing_forgets_and_stats_count(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    await ask(session, "x", uri="untitled:1", received=1.5)
+    await ask(session, "boom", uri="untitled:2", received=2.5)
+    await session.forget("untitled:1")
+    assert [request.uri for request in gate.seen] == ["untitled:2"]
+    stats = session.stats()
+    assert (stats["requests"], stats["model_calls"], stats["kv_mb"]) == (2, 1, 3.0)
+    outcomes = [(row["outcome"], row["reason"]) for row in stats["last"]]
+    assert outcomes == [("suggestion", None), ("hidden", "error")]
