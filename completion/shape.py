@@ -72,7 +72,9 @@ def _fit(text: str, prefix: str, left: str, right: str) -> Shaped:
         return Shaped(_without_overlap(text, right))
     before = scan(left + tail)
     for insert in (text, _without_stray_closers(text, prefix, left), _closed_within(text, left)):
-        for count in range(len(tail) + 1):
+        # A suggestion that ends with the tail means the tail; else as little as balances.
+        whole = [len(tail)] if insert.endswith(tail) else []
+        for count in [*whole, *range(len(tail) + 1)]:
             if _as_balanced(scan(left + insert + tail[count:]), before, tail[count:]):
                 count = _over_repeated_end(insert, tail, count)
                 return Shaped(insert, len(right) if count == len(tail) else count)
