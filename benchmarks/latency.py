@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.lsp_client import LspClient, ServerError
 from benchmarks.replay import Asked, Cause, Editor, replay
 from benchmarks.stats import percentile
-from benchmarks.trace import Place, TraceError, load_trace, sessions
+from benchmarks.trace import Session, TraceError, load_trace, sessions
 
 FIRST_LIMIT_S = 60.0
 REUSED = 0.95
@@ -167,15 +167,19 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
 
 
 def measure(
-    command: Sequence[str], places: Sequence[Place], *, threads: int, progress: bool = False
+    command: Sequence[str], files: Sequence[Session], *, threads: int, progress: bool = False
 ) -> dict[str, Any]:
     """Start a server, replay a trace, and report.
 
+    Args:
+        command: starts the server.
+        files: what to type.
+        threads: of the server's model, for the report.
+        progress: write a counter to standard error.
+
     Raises:
         ServerError: the server failed.
-        TraceError: the sources that the trace points into are not there.
     """
-    files = list(sessions(places))
     asked: list[Asked] = []
     with LspClient(command) as client:
         initialize(client)
@@ -216,7 +220,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         result = measure(
             server_command(arguments.threads, arguments.model),
-            load_trace(),
+            list(sessions(load_trace())),
             threads=arguments.threads,
             progress=sys.stderr.isatty(),
         )

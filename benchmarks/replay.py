@@ -184,37 +184,35 @@ def _items(result: Json) -> list[dict[str, Json]]:
     return items
 
 
-def replay(client: LspClient, session: Session, asked: list[Asked], pace: float = 1.0) -> None:
+def replay(client: LspClient, session: Session, asked: list[Asked]) -> None:
     """Visit the places of one file.
 
     Args:
         client: an initialized connection.
         session: the file and its places.
         asked: every request is appended here.
-        pace: factor on all pauses; 1 is the recorded rhythm.
     """
     missing = {line for place in session.places for line in range(place.start, place.end)}
     lines = [line for number, line in enumerate(session.lines) if number not in missing]
     editor = Editor(client, f"file:///trace/{session.name}", lines, asked)
     for index, place in enumerate(session.places):
         cause = Cause.JUMP if index else Cause.OPEN
-        _visit(editor, session, place, missing, cause, pace / 1000)
+        _visit(editor, session, place, missing, cause)
     editor.close()
     if tuple(editor.lines) != session.lines:
         raise AssertionError(f"the replay of {session.name} did not restore the file")
 
 
-def _visit(
-    editor: Editor, session: Session, place: Place, missing: set[int], cause: Cause, scale: float
-) -> None:
+def _visit(editor: Editor, session: Session, place: Place, missing: set[int], cause: Cause) -> None:
     """Type one place; `missing` holds the lines not typed so far and shrinks."""
 
     def row_of(line: int) -> int:
         return line - sum(1 for other in missing if other < line)
 
-    row = row_of(place.start - 1)
+    # Not the row of the line before: that one may be missing as well.
+    row = row_of(place.start) - 1
     editor.move(row, len(editor.lines[row]))
-    editor.ask(cause, place.pause_ms * scale)
+    editor.ask(cause, place.pause_ms / 1000)
     keys = keystrokes(session.lines[place.start : place.end])
     begun = place.start
     position = 0
@@ -224,26 +222,26 @@ def _visit(
             missing.discard(begun)
             begun += 1
         editor.insert(keys[position])
-        gap = place.gaps_ms[position] * scale
+        gap = place.gaps_ms[position] / 1000
         position += 1
         rest = _rest_of_line(keys, position)
         asked = editor.ask(Cause.KEY, gap, rest)
         if not glanced and position >= place.glance.after:
             glanced = True
-            _glance(editor, row_of(place.glance.line), place, rest, scale)
+            _glance(editor, row_of(place.glance.line), place, rest)
         elif rest and editor.wants(rest):
             editor.insert(rest)
             editor.run_command(asked)
             position += len(rest)
-            editor.ask(Cause.ACCEPT, place.gaps_ms[position - 1] * scale)
+            editor.ask(Cause.ACCEPT, place.gaps_ms[position - 1] / 1000)
 
 
-def _glance(editor: Editor, row: int, place: Place, rest: str, scale: float) -> None:
+def _glance(editor: Editor, row: int, place: Place, rest: str) -> None:
     home = (editor.row, editor.column)
     editor.move(row, len(editor.lines[row]))
-    editor.ask(Cause.JUMP, place.glance.pause_ms * scale)
+    editor.ask(Cause.JUMP, place.glance.pause_ms / 1000)
     editor.move(*home)
-    editor.ask(Cause.JUMP, place.glance.back_ms * scale, rest)
+    editor.ask(Cause.JUMP, place.glance.back_ms / 1000, rest)
 
 
 def _rest_of_line(keys: Sequence[str], position: int) -> str:
