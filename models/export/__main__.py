@@ -22,6 +22,7 @@ from models.export.verify import verify_export
 from models.registry import DEFAULT_MODEL, FileEntry, Manifest
 from models.tokenizer import Tokenizer
 
+REPORT = "report.json"
 _FILE_LIMIT = 95_000_000
 _TOTAL_LIMIT = 120_000_000
 _PROMPT = ["<|eot|>", "<|suffix|>", "{suffix}", "<|prefix|>", "{prefix}"]
@@ -60,6 +61,7 @@ def export(
             f"the tokenizer has {tokenizer.vocab_size} ids, the model only {shape.vocab_size}"
         )
     out.mkdir(parents=True, exist_ok=True)
+    (out / REPORT).unlink(missing_ok=True)  # it described the export that is being replaced
     paths = save_graph(build_graph(shape, parameters), out)
     shutil.copyfile(checkpoint / "tokenizer.json", out / "tokenizer.json")
     paths.append(out / "tokenizer.json")
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
             files = options.eval_ids, options.cursors
             report = verify_export(options.checkpoint, options.out, *files)
             text = json.dumps(report, indent=2) + "\n"
-            (options.out / "report.json").write_text(text, encoding="utf-8")
+            (options.out / REPORT).write_text(text, encoding="utf-8")
             replace(manifest, report=report).save(options.out)
             print(text, end="")
     except ModelError as error:

@@ -1,16 +1,21 @@
-"""Hugging Face checkpoint directories: reading them, and writing shipped weights as one."""
+"""Hugging Face checkpoint directories: reading them, and writing shipped weights as one.
+
+python -m models.export.huggingface WEIGHTS_DIR OUT_DIR
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.backend import WeightsError
+from models.backend import ModelError, WeightsError
 from models.export.quantize import Architecture, Float32, dequantize
 from models.registry import load_manifest
 
@@ -54,3 +59,21 @@ def write_checkpoint(weights_dir: Path, out: Path) -> None:
     tensors = {name: torch.from_numpy(value.copy()) for name, value in parameters.items()}
     save_file(tensors, str(out / "model.safetensors"), metadata={"format": "pt"})
     shutil.copyfile(weights_dir / manifest.tokenizer, out / "tokenizer.json")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.export.huggingface")
+    parser.add_argument("weights", type=Path, help="weights directory to dequantise")
+    parser.add_argument("out", type=Path, help="Hugging Face directory to write")
+    options = parser.parse_args(argv)
+    try:
+        write_checkpoint(options.weights, options.out)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+import shutil
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from models.backend import PromptError, WeightsError
+from models.registry import load_manifest
+from models.session import ModelSession, RunTerminatedError
+
+# Runs of different length sum in a different order; int8 rounding may then flip by one step.
+CLOSE = {"atol": 0.15}
+
+
+@pytest.fixture(scope="module")
+def session(tiny_weights):
+    return ModelSession(tiny_weights, load_manifest(tiny_weights), threads=1)
+
+
+@pytest.fixture
+def ids(session):
+    return np.random.default_rng(1).integers(20, session.vocab_size, 40).tolist()
+
+
+def test_logits_of_the_last_n_are_the_end_of_all(session, ids):
+    every = session.forward(session.new_cache(), ids, len(ids)).copy()
+    assert every.shape == (len(ids), session.vocab_size)
+    for count in (1, 3):
+        last = session.forward(session.new_cache(), ids, count)
+        assert last.dtype == np.float32
+        np.testing.assert_allclose(last, every[-count:], **CLOSE)
+
+
+def test_pieces_give_the_logits_of_the_whole(session, ids):
+    whole = session.forward(session.new_cache(), ids)[0].copy()
+    cache = session.new_cache()
+    for piece in (ids[:7], ids[7:8], ids[8:-1], ids[-1:]):
+        logits = session.forward(cache, piece)[0]
+    np.testing.assert_allclose(logits, whole, **CLOSE)
+    assert cache.tokens == ids
+
+
+def test_truncating_takes_back_what_followed(session, ids):
+    cache = session.new_cache()
+    session.forward(cache, ids[:-1])
+    expected = session.forward(cache, ids[-1:])[0].copy()
+    cache.truncate(10)
+    session.forward(cache, ids[:20])
+    cache.truncate(10)
+    session.forward(cache, ids[10:-1])
+    np.testing.assert_allclose(session.forward(cache, ids[-1:])[0], expected, **CLOSE)
+
+
+def test_caches_do_not_share_state(session, ids):
+    first, second = session.new_cache(), session.new_cache()
+    session.forward(first, ids[:-1])
+    session.forward(second, ids[5:15])
+    alone = session.new_cache()
+    session.forward(alone, ids[:-1])
+    expected = session.forward(alone, ids[-1:])[0].copy()
+    np.testing.assert_array_equal(session.forward(first, ids[-1:])[0], expected)
+
+
+def test_a_terminated_run_leaves_the_cache_usable(session, ids):
+    cache = session.new_cache()
+    session.forward(cache, ids[:10])
+    options = ort.RunOptions()
+    options.terminate = True
+    with pytest.raises(RunTerminatedError):
+        session.forward(cache, ids[10:], run_options=options)
+    assert cache.tokens == ids[:10]
+    logits = session.forward(cache, ids[10:])[0].copy()
+    np.testing.assert_allclose(logits, session.forward(session.new_cache(), ids)[0], **CLOSE)
+
+
+def test_buffers_hold_the_whole_context(session):
+    # two tensors a layer, 2 layers, 2 KV heads of 16, four bytes each
+    assert session.new_cache().nbytes == 2 * 2 * session.context_length * 2 * 16 * 4
+
+
+@pytest.mark.parametrize("bad", [[-1], [10**6]])
+def test_ids_outside_the_vocabulary_are_refused(session, bad):
+    with pytest.raises(PromptError, match="below"):
+        session.forward(session.new_cache(), bad)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_impossible_logit_counts_are_refused(session, count):
+    with pytest.raises(PromptError):
+        session.forward(session.new_cache(), [20], count)
+
+
+def test_more_tokens_than_the_context_are_refused(session):
+    cache = session.new_cache()
+    session.forward(cache, [20] * 30)
+    with pytest.raises(PromptError, match="do not fit"):
+        session.forward(cache, [20] * (session.context_length - 29))
+    assert len(cache.tokens) == 30
+
+
+def test_a_graph_that_cannot_be_loaded_is_a_weights_error(tiny_weights, tmp_path):
+    copy = tmp_path / "weights"
+    shutil.copytree(tiny_weights, copy)
+    (copy / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(WeightsError, match=r"model\.onnx"):
+        ModelSession(copy, load_manifest(copy))
