@@ -269,13 +269,12 @@ def _screen(frame: Frame, name: str) -> Panel:
     for index in range(first, last):
         row = Syntax("", "python", theme="ansi_dark").highlight(lines[index])
         row.rstrip()
-        row.no_wrap = True
         if index == number - 1:
             at = frame.offset - offset
             row.append(" " * max(0, at - len(row)))
             row = Text.assemble(row[:at], (frame.ghost or " ", _ghost_style(frame)), row[at:])
-        gutter = Text(f"{index + 1:4} ", style="bold" if index == number - 1 else "dim")
-        rows.append(gutter + row)
+        gutter = (f"{index + 1:4} ", "bold" if index == number - 1 else "dim")
+        rows.append(Text.assemble(gutter, row, no_wrap=True))
         offset += len(lines[index]) + 1
     return Panel(Group(*rows, Text(), _status(frame)), title=f"snowcoder try  {name}")
 
