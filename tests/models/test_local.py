@@ -193,14 +193,12 @@ def test_cancel_during_decoding_keeps_the_tokens_so_far(tiny_backend, monkeypatc
 
 
 def test_watchdogs_end_with_their_backend(tiny_weights):
-    def watchdogs():
-        return [t for t in threading.enumerate() if t.name == "prefill-watchdog"]
-
+    before = set(threading.enumerate())
     backend = LocalBackend.load(tiny_weights, threads=1)
-    (mine,) = [t for t in watchdogs() if t is watchdogs()[-1]]
+    (watchdog,) = set(threading.enumerate()) - before
     del backend
-    mine.join(timeout=10)
-    assert not mine.is_alive()
+    watchdog.join(timeout=10)
+    assert not watchdog.is_alive()
 
 
 def test_warming_up_leaves_no_document_behind(tiny_backend):
