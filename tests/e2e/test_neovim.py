@@ -1,0 +1,200 @@
+"""A real Neovim with the committed configuration, the real server and real weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pynvim
+import pytest
+
+from tests.e2e.install import find
+
+ROOT = Path(__file__).resolve().parents[2]
+TYPED = "names = ['a', 'b']; count = len("
+"""Code whose next word any model for Python knows."""
+CONFIGURATION = ROOT / "nvim/init.lua"
+PATIENCE = 10.0
+"""Seconds to wait for what must happen; no measure of speed."""
+
+# Everything is shown, however unsure and late: these tests are not about the model.
+SETTINGS = {"deadlineMs": 20_000, "minLogprob": -1000}
+
+GHOST = """
+local namespace = vim.api.nvim_get_namespaces()['nvim.lsp.inline_completion']
+local marks = namespace and vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {details = true})
+if not marks or #marks == 0 then return vim.NIL end
+local _, row, column, details = unpack(marks[1])
+return {row, column, details.virt_text[1][1]}
+"""
+
+BURST = """
+local client = vim.lsp.get_clients({name = 'snowcoder'})[1]
+answers = {}
+for i = 1, 5 do
+  local params = vim.lsp.util.make_position_params(0, client.offset_encoding)
+  params.context = {triggerKind = 1}
+  params.position = {line = 15 * i, character = 1000}
+  client:request('textDocument/inlineCompletion', params, function(err, result)
+    answers[i] = err and 'error' or result == nil and 'null' or 'items'
+  end, 0)
+end
+"""
+
+STATS = """
+local client = vim.lsp.get_clients({name = 'snowcoder'})[1]
+return client and client:request_sync('snowcoder/stats', nil, 1000, 0)
+"""
+
+
+class Editor:
+    """A Neovim that runs `nvim/init.lua`, with its buffer on one file."""
+
+    def __init__(self, nvim: pynvim.Nvim) -> None:
+        self.nvim = nvim
+
+    def open(self, path: Path) -> None:
+        self.nvim.command(f"edit {path}")
+        self.wait_for(
+            lambda: self.nvim.exec_lua("return #vim.lsp.get_clients({name = 'snowcoder'})") == 1
+        )
+
+    def type(self, keys: str) -> None:
+        """Type key by key, faster than the server answers."""
+        for key in keys:
+            self.nvim.input("<lt>" if key == "<" else key)
+
+    def keys(self, keys: str) -> None:
+        """Type one special key or command."""
+        self.nvim.input(keys)
+
+    @property
+    def line(self) -> str:
+        text: str = self.nvim.current.line
+        return text
+
+    def ghost(self) -> str:
+        """Wait for ghost text at the cursor; returns it."""
+
+        def at_cursor() -> str | None:
+            mark = self.nvim.exec_lua(GHOST)
+            row, column = self.nvim.current.window.cursor
+            return mark[2] if mark and mark[:2] == [row - 1, column] else None
+
+        return self.wait_for(at_cursor)
+
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        """The first true value of `condition`."""
+        try:
+            return _wait_for(condition)
+        except AssertionError:
+            log = Path(self.nvim.exec_lua("return vim.lsp.log.get_filename()"))
+            print(self.nvim.exec_lua(STATS))
+            print(self.nvim.eval("v:errmsg"), log.read_text()[-2000:] if log.exists() else "")
+            raise
+
+
+@pytest.fixture
+def editor(tmp_path: Path) -> Iterator[Editor]:
+    neovim = find()
+    assert neovim is not None, "run `python -m tests.e2e.install` first"
+    # Its own home, and the installed `snowcoder` command on the path.
+    homes = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
+    environment = os.environ | neovim.environment | {name: str(tmp_path / name) for name in homes}
+    environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    address = tmp_path / "socket"
+    command = [*neovim.command, "--headless", "--listen", address, "-n", "-u", CONFIGURATION]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
+        _wait_for(address.exists)
+        nvim = pynvim.attach("socket", path=str(address))
+        options = {"snowcoder": SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}}
+        nvim.exec_lua("vim.lsp.config('snowcoder', {init_options = ...})", options)
+        try:
+            yield Editor(nvim)
+        finally:
+            nvim.command("qall!", async_=True)
+            nvim.close()
+            process.wait(PATIENCE)
+
+
+def _wait_for(condition: Callable[[], Any]) -> Any:
+    """The first true value of `condition`."""
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("never happened")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A project with one real Python file in it."""
+    path = tmp_path / "project" / "backend.py"
+    path.parent.mkdir()
+    (path.parent / "pyproject.toml").touch()
+    path.write_bytes((ROOT / "models/backend.py").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("typed", [TYPED, 'moods = ["😀", "é"]; total = len('])
+def test_typing_shows_ghost_text_and_accepting_inserts_it(
+    editor: Editor, source: Path, typed: str
+) -> None:
+    editor.open(source)
+    editor.keys("/import threading<CR>")
+    editor.keys("O")
+    editor.type(typed)
+    ghost = editor.ghost()
+    assert editor.line == typed
+    editor.keys("<C-y>")
+    editor.wait_for(lambda: editor.line != typed)
+    assert editor.line == typed + ghost
+    assert editor.nvim.current.window.cursor[1] == len((typed + ghost).encode())
+    assert editor.nvim.eval("v:errmsg") == ""
+
+
+def test_typing_on_moves_the_ghost_text(editor: Editor, source: Path) -> None:
+    editor.open(source)
+    editor.keys("/import threading<CR>")
+    editor.keys("O")
+    editor.type(TYPED)
+    first = editor.ghost()
+    editor.type(first[0])
+    assert editor.ghost() == first[1:] or len(first) == 1
+
+
+def test_every_request_of_a_burst_is_answered(editor: Editor, source: Path) -> None:
+    editor.open(source)
+    editor.keys("/import threading<CR>")
+    editor.keys("O")
+    editor.type(TYPED)
+    editor.ghost()
+    editor.nvim.exec_lua(BURST)
+    answers = editor.wait_for(lambda: editor.nvim.exec_lua("return #answers == 5 and answers"))
+    # The newest is served; an older one too only if it was done before the next arrived.
+    assert answers[-1] == "items"
+    assert "error" not in answers
+    assert answers.count("null") >= 3
+
+
+def test_a_crlf_file_stays_one(editor: Editor, source: Path) -> None:
+    source.write_bytes(source.read_bytes().replace(b"\n", b"\r\n"))
+    editor.open(source)
+    assert editor.nvim.eval("&fileformat") == "dos"
+    editor.keys("/import threading<CR>")
+    editor.keys("O")
+    editor.type(TYPED)
+    ghost = editor.ghost()
+    editor.keys("<C-y>")
+    editor.wait_for(lambda: editor.line == TYPED + ghost)
+    editor.keys("<Esc>:write<CR>")
+    editor.wait_for(lambda: not editor.nvim.eval("&modified"))
+    saved = source.read_bytes()
+    assert f"\r\n{TYPED}{ghost}\r\n".encode() in saved
+    assert saved.count(b"\n") == saved.count(b"\r\n") == saved.count(b"\r")
