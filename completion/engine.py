@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from dataclasses import dataclass, replace
 
-from completion.confidence import confident, logprob_sum
+from completion.confidence import TokenLogprobs, confident, logprob_sum
 from completion.prompt import PromptBuilder
 from completion.reuse import Offer, Offers
-from completion.shape import Shaped, line_around, shape
+from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
 from completion.trigger import Skip, closing_only, skip
 from completion.types import (
@@ -31,11 +32,18 @@ from models.backend import Backend, GenerateRequest, GenerateResult, ModelError,
 
 logger = logging.getLogger(__name__)
 
+_ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 _DETAILS = {
     HiddenReason.EMPTY: "the model has nothing to add here",
     HiddenReason.REPEATS_SUFFIX: "the suggestion repeats the next lines",
     HiddenReason.REPETITION: "the suggestion repeats itself",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    result: GenerateResult
+    heal: bytes
 
 
 class CompletionEngine:
@@ -89,16 +97,10 @@ class CompletionEngine:
         decoded = self._decode(request, document, received, record)
         if isinstance(decoded, Skip):
             return decoded
-        shaped = _shape(request, document, decoded, record)
+        shaped = _shape(request, document, decoded.result, record)
         if isinstance(shaped, Skip):
             return shaped
-        total = record.logprob_sum
-        if total is not None and not confident(total, request.policies.confidence):
-            return Skip(
-                HiddenReason.LOW_CONFIDENCE,
-                f"the model is not sure enough (log-probability {total:.2f})",
-            )
-        return self._offer(request, document, shaped, record)
+        return self._judge(request, document, decoded, shaped, record)
 
     def _check_trigger(self, request: CompletionRequest, document: Normalised) -> Skip | None:
         _, right = line_around("", document.suffix)
@@ -120,33 +122,58 @@ class CompletionEngine:
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
             return None
-        if rest.insert:
-            record.source = Source.TYPED_THROUGH
-            shaped = Shaped(rest.insert, rest.replace_right)
-            return _suggestion(rest.suggestion_id, document, shaped, record)
-        if request.trigger is Trigger.INVOKED:
-            return None
-        return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
+        if not rest.insert:
+            if request.trigger is Trigger.INVOKED:
+                return None
+            return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
+        if not rest.offer.shown:
+            low, high = rest.logprob_bounds
+            record.logprob_sum = high
+            if not confident(high, request.policies.confidence):
+                record.source = Source.TYPED_THROUGH
+                return _not_confident(high)
+            if not confident(low, request.policies.confidence):
+                return None
+            if not visible_enough(rest.insert):
+                return Skip(HiddenReason.EMPTY, _DETAILS[HiddenReason.EMPTY])
+            self._offers.put(request.uri, request.policies, replace(rest.offer, shown=True))
+        record.source = Source.TYPED_THROUGH
+        shaped = Shaped(rest.insert, rest.replace_right)
+        return _suggestion(rest.offer.suggestion_id, document, shaped, record)
 
-    def _offer(
-        self, request: CompletionRequest, document: Normalised, shaped: Shaped, record: Record
-    ) -> Suggestion:
-        """Make the suggestion and remember it for the next keystrokes."""
+    def _judge(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        decoded: _Decoded,
+        shaped: Shaped,
+        record: Record,
+    ) -> Suggestion | Skip:
+        """Show or hide by confidence; either way the next keystrokes may need it."""
+        total = record.logprob_sum
+        shown = total is None or confident(total, request.policies.confidence)
         suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
         if request.policies.trigger.enabled:
+            lengths = [
+                len(self._backend.tokenizer.token_bytes(token))
+                for token in decoded.result.token_ids
+            ]
             offer = Offer(
                 suggestion.suggestion_id,
                 document.prefix,
                 document.suffix,
                 shaped.insert,
                 shaped.replace_right,
+                TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.heal)),
+                complete=decoded.result.stop in _ENDED,
+                shown=shown,
             )
             self._offers.put(request.uri, request.policies, offer)
-        return suggestion
+        return suggestion if total is None or shown else _not_confident(total)
 
     def _decode(
         self, request: CompletionRequest, document: Normalised, received: float, record: Record
-    ) -> GenerateResult | Skip:
+    ) -> _Decoded | Skip:
         policies, decode = request.policies, request.policies.decode
         deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
         began = time.perf_counter()
@@ -180,7 +207,7 @@ class CompletionEngine:
         record.stop = result.stop.value
         if result.stop is StopReason.CANCELLED:
             return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
-        return result
+        return _Decoded(result, prompt.heal)
 
 
 def _shape(
@@ -214,6 +241,11 @@ def _prompt_suffix(request: CompletionRequest, suffix: str) -> str:
     _, right = line_around("", suffix)
     one_line = policies.decode.max_lines == 1
     return suffix[len(right) :] if one_line and closing_only(right) else suffix
+
+
+def _not_confident(total: float) -> Skip:
+    detail = f"the model is not sure enough (log-probability {total:.2f})"
+    return Skip(HiddenReason.LOW_CONFIDENCE, detail)
 
 
 def _suggestion(

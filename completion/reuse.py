@@ -4,13 +4,17 @@ An `Offer` remembers the document around a suggestion. As long as the document i
 the first characters of the suggestion, what is left of it is the answer, under the same
 suggestion id; accepting it gives the same document at every keystroke. Brackets and quotes that
 the editor closes while the user types are replaced along with what the offer replaced.
+
+Suggestions that were too uncertain to show are remembered as well: the more of one the user
+types, the more certain its rest is, and most of those keystrokes need no model either.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from completion.confidence import TokenLogprobs
 from completion.trigger import closing_only
 from completion.types import Policies
 
@@ -27,6 +31,9 @@ class Offer:
         suffix: document after the cursor.
         insert: the suggested text.
         replace_right: how many characters of `suffix` it replaces; none is a line break.
+        logprobs: how certain the model was of each part.
+        complete: the model ended it; when not, it goes on where it stops.
+        shown: it was certain enough to show; it stays so while it is typed.
         accepted: the user took it; what is deleted of it is not offered again.
     """
 
@@ -35,6 +42,9 @@ class Offer:
     suffix: str
     insert: str
     replace_right: int
+    logprobs: TokenLogprobs = field(default_factory=TokenLogprobs)
+    complete: bool = True
+    shown: bool = True
     accepted: bool = False
 
 
@@ -42,9 +52,15 @@ class Offer:
 class Remainder:
     """What is left of an offer; an empty `insert` means all of it is in the document."""
 
-    suggestion_id: str
+    offer: Offer
     insert: str
     replace_right: int
+
+    @property
+    def logprob_bounds(self) -> tuple[float, float]:
+        """Least and greatest log-probability of what is left, see `TokenLogprobs.bounds`."""
+        typed = self.offer.insert[: len(self.offer.insert) - len(self.insert)]
+        return self.offer.logprobs.bounds(len(typed.encode("utf-8", "replace")))
 
 
 def remainder(offer: Offer, prefix: str, suffix: str) -> Remainder | None:
@@ -67,9 +83,9 @@ def remainder(offer: Offer, prefix: str, suffix: str) -> Remainder | None:
     if "\n" in right or not (closing_only(right) or right == offer.suffix[: offer.replace_right]):
         return None
     rest = offer.insert[typed:]
-    if offer.accepted and rest:
+    if (offer.accepted and rest) or not (offer.complete or rest):
         return None
-    return Remainder(offer.suggestion_id, rest, replace_right)
+    return Remainder(offer, rest, replace_right)
 
 
 class Offers:

@@ -51,11 +51,16 @@ def shape(raw: str, prefix: str, suffix: str, *, max_lines: int = 1) -> Shaped |
         text = _without_repeated_tail(text, following)
     shaped = _fit(text, prefix, left, right)
     replaced = right[: shaped.replace_right]
-    if _visible(shaped.insert) - _visible(replaced) < MIN_VISIBLE_CHARACTERS:
+    if not visible_enough(shaped.insert, replaced):
         return HiddenReason.EMPTY
     if _repeats(left + shaped.insert + right[shaped.replace_right :], following):
         return HiddenReason.REPEATS_SUFFIX
     return shaped
+
+
+def visible_enough(insert: str, replaced: str = "") -> bool:
+    """Whether `insert` adds enough to `replaced` to be worth a look."""
+    return _visible(insert) - _visible(replaced) >= MIN_VISIBLE_CHARACTERS
 
 
 def _visible(text: str) -> int:

@@ -68,7 +68,7 @@ class ScriptedBackend:
         cancelled = request.cancel.is_set()
         return GenerateResult(
             text="" if cancelled else answer,
-            token_ids=tuple(self.tokenizer.encode(answer)),
+            token_ids=tuple(self.tokenizer.encode(request.heal.decode() + answer)),
             logprobs=self.logprobs,
             stop=StopReason.CANCELLED if cancelled else self.stop,
             prompt_tokens=len(request.prompt_ids),

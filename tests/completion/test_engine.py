@@ -167,6 +167,31 @@ def test_low_confidence_is_hidden() -> None:
     assert outcome.record.logprob_sum == pytest.approx(-2.0)
 
 
+def test_an_uncertain_suggestion_is_shown_once_its_uncertain_part_is_typed() -> None:
+    # The first token covers the healed bracket, the second one the uncertain "zz".
+    backend = ScriptedBackend("zz, 1, 2)", logprobs=(-0.1, -3.0, -0.1, -0.1))
+    engine = CompletionEngine(backend)
+    assert reason(engine.complete(request("x(█\n"))) is HiddenReason.LOW_CONFIDENCE
+    assert reason(engine.complete(request("x(█\n"))) is HiddenReason.LOW_CONFIDENCE
+    asked = request("x(zz█\n")
+    outcome = engine.complete(asked)
+    assert applied(asked, outcome) == "x(zz, 1, 2)\n"
+    assert outcome.record.source is Source.TYPED_THROUGH
+    assert len(backend.requests) == 1
+    # Once shown it stays, also when the user deletes some of it again.
+    asked = request("x(█\n")
+    assert applied(asked, engine.complete(asked)) == "x(zz, 1, 2)\n"
+    assert len(backend.requests) == 1
+
+
+def test_a_suggestion_that_was_cut_short_goes_on_where_it_stops() -> None:
+    backend = ScriptedBackend("compute", "(1, 2)", stop=StopReason.MAX_TOKENS)
+    engine = CompletionEngine(backend)
+    engine.complete(request("x = █\n"))
+    asked = request("x = compute█\n")
+    assert applied(asked, engine.complete(asked)) == "x = compute(1, 2)\n"
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [

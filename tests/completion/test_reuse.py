@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,14 +45,14 @@ def test_whatever_is_answered_leads_to_the_offered_document(
 def test_another_character_ends_the_offer() -> None:
     offers = Offers()
     offers.put("a", POLICIES, OFFER)
-    assert offers.find("a", POLICIES, "x = foo(a", ")\n") == Remainder("id", ", b)", 1)
+    assert offers.find("a", POLICIES, "x = foo(a", ")\n") == Remainder(OFFER, ", b)", 1)
     assert offers.find("a", POLICIES, "x = foo(az", ")\n") is None
     assert offers.find("a", POLICIES, "x = foo(a", ")\n") is None
 
 
 def test_backspacing_within_the_typed_part_keeps_the_offer() -> None:
-    assert remainder(OFFER, "x = foo(a, ", ")\n") == Remainder("id", "b)", 1)
-    assert remainder(OFFER, "x = foo(a", ")\n") == Remainder("id", ", b)", 1)
+    assert remainder(OFFER, "x = foo(a, ", ")\n") == Remainder(OFFER, "b)", 1)
+    assert remainder(OFFER, "x = foo(a", ")\n") == Remainder(OFFER, ", b)", 1)
 
 
 def test_backspacing_before_the_trigger_point_drops_it() -> None:
@@ -66,7 +68,7 @@ def test_an_edit_elsewhere_drops_it() -> None:
 
 
 def test_fully_typed_leaves_nothing() -> None:
-    assert remainder(OFFER, "x = foo(a, b)", "\n") == Remainder("id", "", 0)
+    assert remainder(OFFER, "x = foo(a, b)", "\n") == Remainder(OFFER, "", 0)
 
 
 def test_what_is_deleted_of_an_accepted_offer_is_not_offered_again() -> None:
@@ -74,7 +76,9 @@ def test_what_is_deleted_of_an_accepted_offer_is_not_offered_again() -> None:
     offers.put("a", POLICIES, OFFER)
     offers.accepted("unknown")
     offers.accepted("id")
-    assert offers.find("a", POLICIES, "x = foo(a, b)", "\n") == Remainder("id", "", 0)
+    assert offers.find("a", POLICIES, "x = foo(a, b)", "\n") == Remainder(
+        replace(OFFER, accepted=True), "", 0
+    )
     assert offers.find("a", POLICIES, "x = foo(a, b", "\n") is None
 
 
