@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from completion.types import (
     CompletionRequest,
@@ -46,9 +46,13 @@ class Case:
     truncate: Callable[[str], str] | None = None
 
     def policies(self, *, as_shown: bool) -> Policies:
-        """Return what a user has (`as_shown`), or the bare model in the suite's own mode."""
+        """Return what a user has (`as_shown`), or the bare model in the suite's own mode.
+
+        Neither has a deadline: results may not depend on the machine, and every case is a
+        cold start, which a user has once per jump.
+        """
         if as_shown:
-            return Policies()
+            return Policies(decode=replace(DecodePolicy(), deadline_ms=None))
         return Policies(
             trigger=TriggerPolicy(enabled=False),
             decode=self.decode,

@@ -47,38 +47,28 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def human_eval_single(folder: Path) -> list[Case]:
-    """One whole line of a HumanEval solution, 1033 cases, joint mode.
+def human_eval(folder: Path, name: str) -> list[Case]:
+    """Holes in HumanEval solutions, judged by the problem's tests.
 
-    The gold text is a line with its line break, and the suffix starts with the next line.
-    An editor that opens a line has the break already there, so the document gets it too;
-    the program that runs is the same.
+    Args:
+        folder: of the data.
+        name: `SingleLine` (1033 cases, joint mode), `MultiLine` (5815) or `RandomSpan` (1640),
+            both in sep mode.
+
+    The gold text of the first two are whole lines with their last line break, and the suffix
+    starts with the next line. An editor that opens a line has that break in the document
+    already, so the document gets it too; the program that runs is the same.
     """
+    opened = "" if name == "RandomSpan" else "\n"
     return [
         Case(
             case_id=record["task_id"],
-            text=record["prompt"] + "\n" + record["suffix"],
+            text=record["prompt"] + opened + record["suffix"],
             offset=len(record["prompt"]),
-            gold=record["canonical_solution"],
+            gold=record["canonical_solution"].removesuffix(opened),
             cluster=_problem(record),
-            decode=line_policy(),
-            judge=judges.human_eval(record, after="\n" + record["suffix"]),
-        )
-        for record in _records(folder / "humaneval-infilling-SingleLine.jsonl.gz")
-    ]
-
-
-def human_eval_span(folder: Path, name: str) -> list[Case]:
-    """Several lines (`MultiLine`, 5815) or random characters (`RandomSpan`, 1640), sep mode."""
-    return [
-        Case(
-            case_id=record["task_id"],
-            text=record["prompt"] + record["suffix"],
-            offset=len(record["prompt"]),
-            gold=record["canonical_solution"],
-            cluster=_problem(record),
-            decode=span_policy(),
-            judge=judges.human_eval(record, after=record["suffix"]),
+            decode=line_policy() if name == "SingleLine" else span_policy(),
+            judge=judges.human_eval(record, after=opened + record["suffix"]),
         )
         for record in _records(folder / f"humaneval-infilling-{name}.jsonl.gz")
     ]

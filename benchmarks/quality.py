@@ -30,6 +30,7 @@ from models.local import LocalBackend
 from models.registry import find
 
 SUITES = ("he-single", "he-multi", "he-random", "safim-api", "safim-control", "safim-block")
+HOLES = {"single": "SingleLine", "multi": "MultiLine", "random": "RandomSpan"}
 LINES = "lines:"
 WORKERS = 2
 """Programs that are tested at the same time, while the model decodes the next case."""
@@ -71,12 +72,7 @@ def load_suite(suite: str, folder: Path | None, limit: int | None, seed: int) ->
         return line_cases(files, DEFAULT_CURSORS if limit is None else limit, seed)
     found = data.data_folder(folder)
     kind, _, name = suite.partition("-")
-    if kind == "safim":
-        cases = data.safim(found, name)
-    elif name == "single":
-        cases = data.human_eval_single(found)
-    else:
-        cases = data.human_eval_span(found, {"multi": "MultiLine", "random": "RandomSpan"}[name])
+    cases = data.safim(found, name) if kind == "safim" else data.human_eval(found, HOLES[name])
     if limit is None or limit >= len(cases):
         return cases
     drawn = sorted(random.Random(seed).sample(range(len(cases)), limit))

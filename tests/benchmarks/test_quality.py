@@ -1,11 +1,12 @@
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import quality
 from benchmarks.cases import Case, line_policy
-from completion.types import Hidden, HiddenReason, Mode, Policies, Record, Suggestion
+from completion.types import DecodePolicy, Hidden, HiddenReason, Mode, Policies, Record, Suggestion
 from tests.completion.scripted import ScriptedBackend
 
 KEYS = ["suite", "n", "exact_match", "pass_at_1", "edit_similarity", "interval_low"]
@@ -72,7 +73,7 @@ def test_single_lines_are_run_and_compared(data, capsys):
 
 
 def test_several_lines_use_sep(data, capsys):
-    backend = ScriptedBackend("    y = x\n    y += x\n", "", "    y = 2 * x\n")
+    backend = ScriptedBackend("    y = x\n    y += x", "", "    y = 2 * x")
     result = run(capsys, backend, "--suite", "he-multi", "--data", str(data))
     assert result["pass_at_1"] == pytest.approx(2 / 3, abs=1e-4)
     middle = backend.tokenizer.special.middle
@@ -178,4 +179,5 @@ def test_policies_are_off_unless_as_shown():
     assert not bare.shape.enabled
     assert bare.confidence.min_logprob is None
     assert bare.decode.mode is Mode.JOINT
-    assert case().policies(as_shown=True) == Policies()
+    shown = case().policies(as_shown=True)
+    assert shown == replace(Policies(), decode=replace(DecodePolicy(), deadline_ms=None))
