@@ -151,7 +151,7 @@ def serve(server: SnowCoderServer, tcp: str | None = None) -> int:
         if tcp is None:
             server.start_io(*_standard_streams())
         else:
-            server.start_tcp(*_loopback(tcp))
+            server.start_tcp(*parse_address(tcp))
     except SystemExit:
         # How pygls leaves its loop over TCP at `exit`.
         pass
@@ -179,12 +179,19 @@ def run(*, tcp: str | None, model: str | None, threads: int, log_level: str) -> 
         sys.exit(2)
 
 
-def _loopback(address: str) -> tuple[str, int]:
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT.
+
+    Raises:
+        AddressError: it is not of that form, or other machines could reach it.
+    """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
         number = int(port)
+        if not 0 < number < 65536:
+            raise ValueError(port)
     except ValueError:
         raise AddressError(f"--tcp wants HOST:PORT, not {address!r}") from None
     if not loopback:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsp_server.documents import (
@@ -58,6 +58,7 @@ def test_columns_of_non_ascii_lines(encoding: Encoding, character: int, column: 
     assert to_column('x = "é漢😀"\r\n', character, encoding) == column
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab é漢😀"), st.sampled_from(Encoding), st.data())
 def test_positions_count_code_units(line: str, encoding: Encoding, data: st.DataObject) -> None:
     column = data.draw(st.integers(0, len(line)))
@@ -86,6 +87,7 @@ def test_offsets_on_other_lines_have_no_character() -> None:
             cursor.character(offset)
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT, st.data())
 def test_edits_equal_those_of_the_whole_text(text: str, insert: str, data: st.DataObject) -> None:
     """Also where an edit joins or parts a carriage return and a line feed."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from lsp_server.server import AddressError, parse_address
 from tests.lsp_server.client import TIMEOUT, Client, RpcError, read_message, stub_command
 from tests.lsp_server.client import write_message as write
 
@@ -320,8 +322,33 @@ def _connect(port: int, process: subprocess.Popen[bytes]) -> socket.socket:
     raise AssertionError("the server ended early")
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:1", "example.org:1", "127.0.0.1", "127.0.0.1:x"])
-def test_tcp_only_on_loopback(address: str) -> None:
-    ended = subprocess.run(stub_command(address), capture_output=True, text=True, check=False)
-    assert ended.returncode != 0
-    assert "AddressError" in ended.stderr
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [("127.0.0.1:80", "127.0.0.1"), ("localhost:80", "localhost"), ("[::1]:80", "::1")],
+)
+def test_loopback_addresses(address: str, host: str) -> None:
+    assert parse_address(address) == (host, 80)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("0.0.0.0:80", "only on loopback"),
+        ("[::]:80", "only on loopback"),
+        ("example.org:80", "HOST:PORT"),
+        ("127.0.0.1", "HOST:PORT"),
+        ("127.0.0.1:x", "HOST:PORT"),
+        (":80", "HOST:PORT"),
+        ("127.0.0.1:70000", "HOST:PORT"),
+    ],
+)
+def test_other_addresses_are_refused(address: str, reason: str) -> None:
+    with pytest.raises(AddressError, match=reason):
+        parse_address(address)
+
+
+def test_a_wrong_address_ends_the_command() -> None:
+    command = [sys.executable, "-I", "-m", "lsp_server", "serve", "--tcp", "0.0.0.0:80"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("snowcoder: --tcp serves without a password")
