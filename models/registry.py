@@ -69,7 +69,7 @@ class Manifest:
 
 
 def find(name_or_path: str | None = None) -> Path:
-    """Directory of a model: None is the packaged one, else a packaged name or a path.
+    """Directory of a model: None or "" is the packaged one, else a packaged name or a path.
 
     Raises:
         WeightsError: there is no such model.
@@ -79,7 +79,7 @@ def find(name_or_path: str | None = None) -> Path:
     for directory in (packaged / wanted, Path(wanted).expanduser()):
         if (directory / MANIFEST).is_file():
             return directory
-    if name_or_path is None:
+    if not name_or_path:
         raise WeightsError(
             f"the packaged model {DEFAULT_MODEL} is missing from {packaged}: reinstall snowcoder"
         )

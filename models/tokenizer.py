@@ -81,8 +81,7 @@ class Tokenizer:
     """A `tokenizer.json` with line-wise caching and byte lookup.
 
     The tokenizer guarantees that pieces cut before each line feed, tokenised one by one,
-    give the tokens of the whole text; `encode` relies on it. Not safe for use from
-    several threads at once beyond what the GIL gives (the caches are `lru_cache`s).
+    give the tokens of the whole text; `encode` relies on it. May be shared by threads.
 
     Attributes:
         special: ids of the special tokens.

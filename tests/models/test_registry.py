@@ -88,6 +88,17 @@ def test_find_takes_a_path(weights):
     assert find(str(weights)) == weights
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_find_without_a_name_is_the_packaged_model(monkeypatch, tmp_path, nothing):
+    packaged = tmp_path / "weights" / "snowcoder-88m"
+    packaged.mkdir(parents=True)
+    monkeypatch.setattr("models.registry.files", lambda package: tmp_path)
+    with pytest.raises(WeightsError, match="packaged model snowcoder-88m is missing"):
+        find(nothing)
+    (packaged / "manifest.json").write_text("{}")
+    assert find(nothing) == find("snowcoder-88m") == packaged
+
+
 def test_find_explains_what_to_do(tmp_path):
     with pytest.raises(WeightsError, match=r"manifest\.json"):
         find(str(tmp_path / "nothing"))

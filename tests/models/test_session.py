@@ -6,7 +6,7 @@ import pytest
 
 from models.backend import PromptError, WeightsError
 from models.registry import load_manifest
-from models.session import ModelSession, RunTerminatedError
+from models.session import ModelSession, RunTerminatedError, _int8_products_saturate
 
 # Runs of different length sum in a different order; int8 rounding may then flip by one step.
 CLOSE = {"atol": 0.15}
@@ -71,6 +71,20 @@ def test_a_terminated_run_leaves_the_cache_usable(session, ids):
     assert cache.tokens == ids[:10]
     logits = session.forward(cache, ids[10:])[0].copy()
     np.testing.assert_allclose(logits, session.forward(session.new_cache(), ids)[0], **CLOSE)
+
+
+def test_the_exact_kernel_of_older_processors_gives_the_same_logits(
+    session, ids, tiny_weights, monkeypatch
+):
+    monkeypatch.setattr("models.session._int8_products_saturate", lambda: True)
+    exact = ModelSession(tiny_weights, load_manifest(tiny_weights), threads=1)
+    expected = session.forward(session.new_cache(), ids)[0].copy()
+    np.testing.assert_allclose(exact.forward(exact.new_cache(), ids)[0], expected, **CLOSE)
+
+
+def test_arm_needs_no_exact_kernel(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert not _int8_products_saturate()
 
 
 def test_buffers_hold_the_whole_context(session):
