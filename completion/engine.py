@@ -16,7 +16,7 @@ from completion.prompt import PromptBuilder
 from completion.reuse import Offer, Offers
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
-from completion.trigger import Skip, closing_only, skip
+from completion.trigger import Skip, closing_only, skip_document, skip_position
 from completion.types import (
     CompletionRequest,
     Hidden,
@@ -89,8 +89,14 @@ class CompletionEngine:
     ) -> Suggestion | Skip:
         if request.cancel.is_set():
             return Skip(HiddenReason.CANCELLED, "superseded before it began")
+        trigger = request.policies.trigger
+        if refused := skip_document(
+            request.text, request.language, trigger, self._backend.languages
+        ):
+            return refused
         document = normalise(request.text, request.offset)
-        if early := self._check_trigger(request, document) or self._reuse(
+        _, right = line_around("", document.suffix)
+        if early := skip_position(right, request.trigger, trigger) or self._reuse(
             request, document, record
         ):
             return early
@@ -101,17 +107,6 @@ class CompletionEngine:
         if isinstance(shaped, Skip):
             return shaped
         return self._judge(request, document, decoded, shaped, record)
-
-    def _check_trigger(self, request: CompletionRequest, document: Normalised) -> Skip | None:
-        _, right = line_around("", document.suffix)
-        return skip(
-            request.text,
-            right,
-            language=request.language,
-            trigger=request.trigger,
-            policy=request.policies.trigger,
-            model_languages=self._backend.languages,
-        )
 
     def _reuse(
         self, request: CompletionRequest, document: Normalised, record: Record

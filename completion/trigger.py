@@ -51,25 +51,15 @@ def mid_word(right: str) -> bool:
     return len(other) > MAX_RIGHT_CHARACTERS or re.search(r"\w", other) is not None
 
 
-def skip(
-    text: str,
-    right: str,
-    *,
-    language: str,
-    trigger: Trigger,
-    policy: TriggerPolicy,
-    model_languages: frozenset[str],
+def skip_document(
+    text: str, language: str, policy: TriggerPolicy, model_languages: frozenset[str]
 ) -> Skip | None:
-    """Why not to run, or None to run.
-
-    An explicit request (`Trigger.INVOKED`) may stand in the middle of a line.
+    """Why the document is not completed at all, or None to go on.
 
     Args:
         text: the document.
-        right: from the cursor to the end of its line, line break excluded.
-        language: LSP language id.
-        trigger: how the completion was asked for.
-        policy: limits; `enabled=False` always runs.
+        language: its LSP language id.
+        policy: limits; `enabled=False` always goes on.
         model_languages: LSP language ids that the model card lists.
     """
     if not policy.enabled:
@@ -80,6 +70,19 @@ def skip(
         )
     if too_large(text, policy.max_file_bytes):
         return Skip(HiddenReason.TOO_LARGE, f"the file exceeds {policy.max_file_bytes} bytes")
-    if trigger is Trigger.AUTOMATIC and mid_word(right):
+    return None
+
+
+def skip_position(right: str, trigger: Trigger, policy: TriggerPolicy) -> Skip | None:
+    """Why nothing is suggested at this cursor, or None to go on.
+
+    An explicit request (`Trigger.INVOKED`) may stand in the middle of a line.
+
+    Args:
+        right: from the cursor to the end of its line, line break excluded.
+        trigger: how the completion was asked for.
+        policy: `enabled=False` always goes on.
+    """
+    if policy.enabled and trigger is Trigger.AUTOMATIC and mid_word(right):
         return Skip(HiddenReason.MID_WORD, "there is text right of the cursor")
     return None

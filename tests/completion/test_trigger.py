@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from completion.trigger import closing_only, skip
+from completion.trigger import closing_only, skip_document, skip_position
 from completion.types import HiddenReason, Trigger, TriggerPolicy
 
 PYTHON = frozenset({"python"})
@@ -16,14 +16,8 @@ def reason(
     trigger: Trigger = Trigger.AUTOMATIC,
     policy: TriggerPolicy | None = None,
 ) -> HiddenReason | None:
-    skipped = skip(
-        text,
-        right,
-        language=language,
-        trigger=trigger,
-        policy=policy or TriggerPolicy(),
-        model_languages=PYTHON,
-    )
+    policy = policy or TriggerPolicy()
+    skipped = skip_document(text, language, policy, PYTHON) or skip_position(right, trigger, policy)
     if skipped:
         assert skipped.detail
     return skipped.reason if skipped else None
