@@ -104,10 +104,9 @@ class Protocol(LanguageServerProtocol):
         """Answer with an error; a notification (no id) is only logged unless it is unreadable."""
         logger.warning("refused a message: %s", reason)
         if msg_id is not None or code in (PARSE_ERROR, INVALID_REQUEST):
-            error = types.ResponseError(code=code, message=reason)
-            self._send_data(
-                types.ResponseErrorMessage(id=msg_id, error=error, jsonrpc=self.VERSION)
-            )
+            # Not the typed message: it would leave out an id of null, which JSON-RPC wants.
+            error = {"code": code, "message": reason}
+            self._send_data({"jsonrpc": self.VERSION, "id": msg_id, "error": error})
 
     def refuse_unreadable(self, error: Exception) -> None:
         """Answer bytes that are no JSON."""
