@@ -41,6 +41,7 @@ _PAUSE_SECONDS = 0.6
 # No line is begun after this many seconds, however slow the machine.
 _BUDGET_SECONDS = 22.0
 _VISIBLE_LINES = 8
+_TAB_SIZE = 4
 _URI = "try:"
 # A slow answer is worth seeing here; an editor would have given up earlier.
 _POLICIES = Policies(decode=DecodePolicy(deadline_ms=2000.0))
@@ -267,15 +268,16 @@ def _screen(frame: Frame, name: str) -> Panel:
     rows = list[Text]()
     offset = sum(len(line) + 1 for line in lines[:first])
     for index in range(first, last):
-        row = Syntax("", "python", theme="ansi_dark").highlight(lines[index])
+        line = lines[index]
+        row = Syntax("", "python", theme="ansi_dark").highlight(line.expandtabs(_TAB_SIZE))
         row.rstrip()
         if index == number - 1:
-            at = frame.offset - offset
+            at = len(line[: frame.offset - offset].expandtabs(_TAB_SIZE))
             row.append(" " * max(0, at - len(row)))
             row = Text.assemble(row[:at], (frame.ghost or " ", _ghost_style(frame)), row[at:])
         gutter = (f"{index + 1:4} ", "bold" if index == number - 1 else "dim")
         rows.append(Text.assemble(gutter, row, no_wrap=True))
-        offset += len(lines[index]) + 1
+        offset += len(line) + 1
     return Panel(Group(*rows, Text(), _status(frame)), title=f"snowcoder try  {name}")
 
 

@@ -206,6 +206,8 @@ def test_the_typist_accepts_what_is_right_and_the_tally_adds_up(live: bool) -> N
     assert tally.accepted_characters == tally.characters - 6 * 5
     assert seer.forgotten
     assert bool(waits) is live
+    if live:
+        assert "accepted" in screen.getvalue()
     assert "compute_something" in screen.getvalue()
 
 
@@ -214,3 +216,13 @@ def test_places_are_distinct_lines_of_code_without_indentation() -> None:
     places = choose_places(text)
     assert [text[place.start : place.end] for place in places] == ["indented_call(argument)"] * 3
     assert len({place.start for place in places}) == 3
+
+
+def test_ghost_text_stands_at_the_cursor_behind_tabs() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    text = "if ready:\n" + "\t\tvalue = compute_it(first)\n" * 4
+    play(Seer(text), text, console, name="tabs.py", live=True, sleep=lambda seconds: None)
+    drawn = [line for line in screen.getvalue().splitlines() if "compute_it" in line]
+    assert drawn
+    assert all("        value = compute_it(first)" in line for line in drawn)
