@@ -1,0 +1,185 @@
+"""From corpus shards to batches: tokenise once, cut and pack anew every epoch.
+
+Rows of `length + 1` ids hold whole samples (best fit), padded where nothing fits; padding
+takes no part in the loss. Files stay grouped by repository within a row (Arctic-SnowCoder,
+section 3: better than random order), while rows of many repositories mix in a batch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from models.training.fim import Document, FimConfig, Sampler, Special
+from models.training.model import IGNORE
+from models.training.shards import Document as Row
+from models.training.shards import read_shards
+
+_SEGMENT_IDS = 250_000
+"""Documents of one repository that are read together, in ids."""
+_OPEN_SEGMENTS = 12
+_OPEN_ROWS = 24
+
+
+def load_documents(paths: Iterable[Path], tokenizer: Tokenizer) -> list[list[Document]]:
+    """Tokenised documents, one list a repository."""
+    tokenizer.encode_special_tokens = True
+    starts = np.zeros(tokenizer.get_vocab_size(), np.bool_)
+    for token, index in tokenizer.get_vocab().items():
+        starts[index] = token.startswith("Ċ")  # the byte-level alphabet's "\n"
+    repositories: dict[str, list[Document]] = {}
+    batch: list[Row] = []
+
+    def flush() -> None:
+        for row, encoding in zip(
+            batch, tokenizer.encode_batch_fast([r["text"] for r in batch]), strict=True
+        ):
+            ids = np.array(encoding.ids, np.uint16)
+            repositories.setdefault(row["repo"], []).append(
+                Document(row["path"], row["text"], ids, starts)
+            )
+        batch.clear()
+
+    for row in read_shards(paths):
+        batch.append(row)
+        if len(batch) == 2000:
+            flush()
+    flush()
+    return list(repositories.values())
+
+
+def segments(repositories: list[list[Document]], rng: random.Random) -> list[list[Document]]:
+    """Repositories cut into shuffled groups of files, the groups shuffled among each other."""
+    groups = []
+    for documents in repositories:
+        order = rng.sample(documents, len(documents))
+        group: list[Document] = []
+        size = 0
+        for document in order:
+            group.append(document)
+            size += len(document.ids)
+            if size >= _SEGMENT_IDS:
+                groups.append(group)
+                group, size = [], 0
+        if group:
+            groups.append(group)
+    rng.shuffle(groups)
+    return groups
+
+
+def pack(
+    samples: Iterator[NDArray[np.uint16]], width: int, pad: int
+) -> Iterator[NDArray[np.uint16]]:
+    """Rows of `width` ids: each sample goes where it leaves the least room."""
+    rows: list[list[NDArray[np.uint16]]] = []
+    room: list[int] = []
+    for sample in samples:
+        fits = [(room[i] - len(sample), i) for i in range(len(rows)) if room[i] >= len(sample)]
+        if fits:
+            left, i = min(fits)
+            rows[i].append(sample)
+            room[i] = left
+        else:
+            if len(rows) == _OPEN_ROWS:
+                i = room.index(min(room))
+                yield _row(rows.pop(i), width, pad)
+                room.pop(i)
+            rows.append([sample])
+            room.append(width - len(sample))
+    for row in rows:
+        yield _row(row, width, pad)
+
+
+def _row(samples: list[NDArray[np.uint16]], width: int, pad: int) -> NDArray[np.uint16]:
+    row = np.full(width, pad, np.uint16)
+    joined = np.concatenate(samples)[:width]
+    row[: len(joined)] = joined
+    return row
+
+
+class FimDataset(IterableDataset[NDArray[np.uint16]]):
+    """Endless rows of samples; every (seed, epoch, shard of workers) is reproducible.
+
+    Args:
+        repositories: documents by repository.
+        tokenizer: encodes partial lines.
+        config: FIM shares.
+        length: tokens per row without the shifted target.
+        seed, rank, world: what this process reads of the whole.
+    """
+
+    def __init__(
+        self,
+        repositories: list[list[Document]],
+        tokenizer: Tokenizer,
+        config: FimConfig,
+        length: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._repositories, self._tokenizer, self._config = repositories, tokenizer, config
+        self._length, self._seed, self._rank, self._world = length, seed, rank, world
+
+    def __iter__(self) -> Iterator[NDArray[np.uint16]]:
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        part = self._rank * workers + (info.id if info else 0)
+        parts = self._world * workers
+        epoch = 0
+        while True:
+            groups = segments(self._repositories, random.Random(f"{self._seed}/{epoch}"))
+            rng = random.Random(f"{self._seed}/{epoch}/{part}")
+            # With fewer groups than workers every worker reads all of them.
+            own = groups[part::parts] if len(groups) >= parts else groups
+            yield from self._epoch(own, rng)
+            epoch += 1
+
+    def _epoch(
+        self, groups: list[list[Document]], rng: random.Random
+    ) -> Iterator[NDArray[np.uint16]]:
+        sampler = Sampler(
+            lambda text: self._tokenizer.encode(text).ids, self._config, rng, Special()
+        )
+        waiting = iter(groups)
+        streams: list[Iterator[NDArray[np.uint16]]] = []
+        while True:
+            while len(streams) < _OPEN_SEGMENTS:
+                group = next(waiting, None)
+                if group is None:
+                    break
+                streams.append(pack(sampler.samples(group), self._length + 1, Special().pad))
+            if not streams:
+                return
+            stream = rng.choice(streams)
+            row = next(stream, None)
+            if row is None:
+                streams.remove(stream)
+            else:
+                yield row
+
+
+def batches(dataset: FimDataset, size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(ids, targets) `[size, length]` int64, pinned where there is a GPU."""
+    loader = DataLoader(
+        dataset,
+        batch_size=size,
+        num_workers=workers,
+        collate_fn=lambda rows: torch.from_numpy(np.stack(rows).astype(np.int64)),
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=8 if workers else None,
+    )
+    pad = Special().pad
+    for rows in loader:
+        ids, targets = rows[:, :-1].contiguous(), rows[:, 1:].clone()
+        targets[targets == pad] = IGNORE
+        yield ids, targets

@@ -1,0 +1,303 @@
+"""Train SnowCoder.
+
+    python -m models.training.train --data SHARDS --tokenizer tokenizer.json --out RUN \
+        (--tokens N | --minutes M) [--start CHECKPOINT | --resume RUN]
+    torchrun --nproc-per-node 2 -m models.training.train …
+
+Muon for the weight matrices, AdamW for embeddings and norms; linear warm-up, constant,
+linear decay to 2 %. `--start` takes a Hugging Face checkpoint or the shipped quantized
+weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
+optimiser state included. Writes to RUN: `checkpoint/` (Hugging Face), `trunk.safetensors`
+with `trunk.json`, and `log.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from models.training.cursors import read_cursors
+from models.training.data import FimDataset, batches, load_documents
+from models.training.fim import FimConfig
+from models.training.model import Model, ModelConfig, load_checkpoint, save_checkpoint
+from models.training.muon import Muon
+from models.training.probe import probe
+
+_SYNC_EVERY = 8
+"""Steps between looks at the clock: ranks must agree on the schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One run. Exactly one of `tokens` and `minutes` ends it.
+
+    Attributes:
+        batch_tokens: tokens per optimiser step over all ranks.
+        micro_batch: rows per forward pass and rank.
+        warmup_steps: linear from 0.
+        decay_from: share of the run after which the rate falls linearly to 2 %.
+        lr_matrix, lr_other: peak rates of Muon and AdamW.
+    """
+
+    tokens: int | None = None
+    minutes: float | None = None
+    batch_tokens: int = 262_144
+    micro_batch: int = 32
+    length: int = 2048
+    warmup_steps: int = 100
+    decay_from: float = 0.5
+    lr_matrix: float = 0.02
+    lr_other: float = 0.003
+    weight_decay: float = 0.05
+    workers: int = 4
+    seed: int = 0
+    compile: bool = True
+
+
+def rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Multiplier of the peak learning rate, 0..1."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if progress <= config.decay_from:
+        return warm
+    return warm * max(0.02, (1 - progress) / (1 - config.decay_from))
+
+
+@dataclass(slots=True)
+class Ranks:
+    """This process among the others."""
+
+    rank: int
+    world: int
+    device: str
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Join the process group that torchrun describes, if any."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        rank = int(os.environ.get("RANK", "0"))
+        cuda = torch.cuda.is_available()
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"
+        if cuda:
+            torch.cuda.set_device(device)
+        if world > 1:
+            dist.init_process_group("nccl" if cuda else "gloo")
+        return cls(rank, world, device)
+
+    def average(self, model: Model) -> None:
+        """Mean of the gradients over all ranks, in place."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        jobs = [dist.all_reduce(g, async_op=True) for g in gradients]
+        for job in jobs:
+            if job is not None:
+                job.wait()
+        torch._foreach_div_(gradients, self.world)
+
+    def agree(self, value: float) -> float:
+        """Rank 0's value."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], device=self.device, dtype=torch.float64)
+        dist.broadcast(tensor, 0)
+        return float(tensor.item())
+
+
+class Trainer:
+    """Model, optimisers and the position in the run."""
+
+    def __init__(self, model: Model, config: TrainConfig, ranks: Ranks) -> None:
+        self.model, self.config, self.ranks = model.to(ranks.device), config, ranks
+        matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n}
+        others = {n: p for n, p in model.named_parameters() if n not in matrices}
+        self.named = matrices | others
+        self.muon = Muon(matrices.values(), config.lr_matrix, weight_decay=config.weight_decay)
+        self.adam = torch.optim.AdamW(
+            others.values(), config.lr_other, betas=(0.9, 0.95), weight_decay=0.0
+        )
+        self.step = 0
+        self.tokens = 0
+        self._forward: Callable[[Tensor, Tensor], Tensor] = (
+            torch.compile(model) if config.compile else model
+        )
+
+    def run(self, dataset: FimDataset, log: Callable[[dict[str, Any]], None]) -> None:
+        """Train to the end of the schedule."""
+        config, ranks = self.config, self.ranks
+        source = batches(dataset, config.micro_batch, config.workers)
+        per_pass = config.micro_batch * config.length * ranks.world
+        passes = max(1, config.batch_tokens // per_pass)
+        kind = ranks.device.split(":")[0]
+        began: float | None = None
+        first_tokens, progress = self.tokens, 0.0
+        while progress < 1:
+            total = torch.zeros((), device=ranks.device)
+            for _ in range(passes):
+                ids, targets = (t.to(ranks.device, non_blocking=True) for t in next(source))
+                with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+                    loss = self._forward(ids, targets)
+                (loss / passes).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() / passes
+            ranks.average(self.model)
+            factor = rate(config, self.step, progress)
+            for optimiser, peak in ((self.muon, config.lr_matrix), (self.adam, config.lr_other)):
+                optimiser.param_groups[0]["lr"] = peak * factor
+                optimiser.step()
+            self.model.zero_grad(set_to_none=True)
+            self.step += 1
+            self.tokens += passes * per_pass
+            if began is None:
+                # The clock starts behind compilation and the first batch.
+                ranks.agree(float(total))
+                began, first_tokens = time.perf_counter(), self.tokens
+                log({"step": self.step, "tokens": self.tokens, "loss": round(float(total), 4)})
+            if config.tokens is not None:
+                progress = self.tokens / config.tokens
+            if self.step % _SYNC_EVERY == 0 or progress >= 1:
+                elapsed = ranks.agree(time.perf_counter() - began)
+                if config.minutes is not None:
+                    progress = elapsed / 60 / config.minutes
+                if self.step % (5 * _SYNC_EVERY) == 0 or progress >= 1:
+                    speed = (self.tokens - first_tokens) / max(elapsed, 1e-9)
+                    log(
+                        {
+                            "step": self.step, "tokens": self.tokens,
+                            "loss": round(float(total), 4),
+                            "rate": round(factor, 4), "progress": round(progress, 4),
+                            "tokens_per_s": round(speed),
+                        }
+                    )  # fmt: skip
+
+    def save_trunk(self, out: Path) -> None:
+        """Everything that `resume` needs; safetensors, nothing pickled."""
+        tensors = {f"model.{n}": p.detach().cpu() for n, p in self.named.items()}
+        for optimiser in (self.muon, self.adam):
+            for name, parameter in self.named.items():
+                for key, value in optimiser.state.get(parameter, {}).items():
+                    tensors[f"{key}.{name}"] = value.detach().cpu().clone()
+        save_file(tensors, out / "trunk.safetensors")
+        meta = {"step": self.step, "tokens": self.tokens, "model": asdict(self.model.config)}
+        (out / "trunk.json").write_text(json.dumps(meta) + "\n")
+
+    def load_trunk(self, run: Path) -> None:
+        """Go on where `save_trunk` stopped: same weights, momenta, step and tokens."""
+        tensors = load_file(run / "trunk.safetensors")
+        meta = json.loads((run / "trunk.json").read_text())
+        self.step, self.tokens = meta["step"], meta["tokens"]
+        for name, parameter in self.named.items():
+            parameter.data.copy_(tensors[f"model.{name}"])
+            optimiser = self.adam if f"exp_avg.{name}" in tensors else self.muon
+            keys = ("exp_avg", "exp_avg_sq", "step") if optimiser is self.adam else ("momentum",)
+            optimiser.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else parameter.device)
+                for key in keys
+            }
+
+
+def start_model(directory: Path | None, shape: ModelConfig) -> Model:
+    """A fresh model, or one from a Hugging Face checkpoint or shipped quantized weights."""
+    if directory is None:
+        return Model(shape)
+    if (directory / "manifest.json").exists():
+        from models.export.quantize import dequantize  # export needs onnx; training does not
+
+        manifest = json.loads((directory / "manifest.json").read_text())
+        model = Model(replace(shape, **_shape(manifest["architecture"])))
+        state = {
+            n.removeprefix("model."): torch.from_numpy(a) for n, a in dequantize(directory).items()
+        }
+        state.pop("lm_head.weight", None)
+        model.load_state_dict(state)
+        return model
+    return load_checkpoint(directory)
+
+
+def _shape(raw: dict[str, Any]) -> dict[str, Any]:
+    return {k: raw[k] for k in ModelConfig.__dataclass_fields__ if k in raw}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models.training.train")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus shards")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--start", type=Path, help="checkpoint or shipped weights to start from")
+    parser.add_argument("--resume", type=Path, help="run whose trunk to go on with")
+    parser.add_argument("--cursors", type=Path, help="held-out cursors, probed at the end")
+    parser.add_argument("--joint", type=float, default=FimConfig().joint)
+    for name, field in TrainConfig.__dataclass_fields__.items():
+        if name != "compile":
+            kind = {"int": int, "float": float}[str(field.type).split(" ")[0]]
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=field.default)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    for name, field in ModelConfig.__dataclass_fields__.items():
+        if name.startswith(("hidden", "intermediate", "num", "head", "vocab")):
+            parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=field.default)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> Trainer:
+    """Command line; returns the trainer for tests."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.tokens is None) == (options.minutes is None):
+        parser.error("give exactly one of --tokens and --minutes")
+    values = vars(options)
+    config = TrainConfig(**{k: values[k] for k in TrainConfig.__dataclass_fields__})
+    torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision("high")
+    ranks = Ranks.from_environment()
+    options.out.mkdir(parents=True, exist_ok=True)
+    log_path = options.out / "log.jsonl"
+
+    def log(row: dict[str, Any]) -> None:
+        if ranks.rank == 0:
+            print(json.dumps(row), flush=True)
+            with log_path.open("a") as out:
+                out.write(json.dumps(row) + "\n")
+
+    tokenizer = Tokenizer.from_file(str(options.tokenizer))
+    repositories = load_documents(options.data, tokenizer)
+    shape = ModelConfig(**_shape(values))
+    trainer = Trainer(start_model(options.start, shape), config, ranks)
+    if options.resume:
+        trainer.load_trunk(options.resume)
+    ids = sum(len(d.ids) for documents in repositories for d in documents)
+    log(
+        {
+            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "repositories": len(repositories), "corpus_tokens": ids, "joint": options.joint,
+            "world": ranks.world, "device": ranks.device, **asdict(config),
+        }
+    )  # fmt: skip
+    dataset = FimDataset(
+        repositories, tokenizer, FimConfig(joint=options.joint, max_length=config.length + 1),
+        config.length, seed=config.seed, rank=ranks.rank, world=ranks.world,
+    )  # fmt: skip
+    trainer.run(dataset, log)
+    if ranks.rank == 0:
+        save_checkpoint(trainer.model, options.out / "checkpoint")
+        trainer.save_trunk(options.out)
+        if options.cursors:
+            cursors = read_cursors(options.cursors)
+            log({"probe": probe(trainer.model, tokenizer, cursors, ranks.device)})
+    if ranks.world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    return trainer
+
+
+if __name__ == "__main__":
+    main()
