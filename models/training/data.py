@@ -24,6 +24,7 @@ from models.training.model import IGNORE
 from models.training.shards import read_lines
 
 _BLOCK_BYTES = 2_000_000
+_BATCH = 200
 _SEGMENT_IDS = 500_000
 """Documents of one repository that are read together, in ids."""
 _OPEN_SEGMENTS = 12
@@ -42,16 +43,23 @@ def load_documents(
     for token, index in tokenizer.get_vocab().items():
         starts[index] = token.startswith("Ċ")  # the byte-level alphabet's "\n"
     repositories: dict[str, list[Document]] = {}
+    rows: list[dict[str, str]] = []
+
+    def flush() -> None:
+        encodings = tokenizer.encode_batch_fast([row["text"] for row in rows])
+        for row, encoding in zip(rows, encodings, strict=True):
+            document = Document(row["path"], row["text"], np.array(encoding.ids, np.uint16), starts)
+            repositories.setdefault(row["repo"], []).append(document)
+        rows.clear()
+
     seen = 0
     for line in read_lines(paths):
-        mine = seen // _BLOCK_BYTES % parts == part
+        if seen // _BLOCK_BYTES % parts == part:
+            rows.append(json.loads(line))
+            if len(rows) == _BATCH:
+                flush()
         seen += len(line)
-        if not mine:
-            continue
-        row = json.loads(line)
-        ids = np.array(tokenizer.encode(row["text"]).ids, np.uint16)
-        document = Document(row["path"], row["text"], ids, starts)
-        repositories.setdefault(row["repo"], []).append(document)
+    flush()
     return list(repositories.values())
 
 
