@@ -192,12 +192,15 @@ class CompletionEngine:
                 deadline=deadline,
                 cancel=request.cancel,
                 cache_key=request.uri,
+                drafts=decode.drafts,
             )
         )
         record.source = Source.MODEL
         record.prefill_ms, record.decode_ms = result.prefill_ms, result.decode_ms
         record.prompt_tokens, record.reused_tokens = result.prompt_tokens, result.reused_tokens
         record.generated_tokens = len(result.token_ids)
+        record.drafted_tokens = result.drafted_tokens
+        record.accepted_tokens = result.accepted_tokens
         record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
         record.stop = result.stop.value
         if result.stop is StopReason.CANCELLED:

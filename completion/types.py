@@ -74,6 +74,8 @@ class DecodePolicy:
     max_tokens: int = 48
     max_lines: int = 1
     deadline_ms: float | None = 400.0
+    drafts: bool = True
+    """Verify guessed tokens several at a time: faster, the same text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Record:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     logprob_sum: float | None = None
     stop: str | None = None
     source: Source | None = None

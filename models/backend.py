@@ -69,6 +69,7 @@ class GenerateRequest:
             it has, or None.
         cancel: set by another thread to stop; checked between tokens and during prefill.
         cache_key: requests with the same key share a KV cache (one key per document).
+        drafts: guess tokens and verify several in one run; the text is the same without.
     """
 
     prompt_ids: list[int]
@@ -78,6 +79,7 @@ class GenerateRequest:
     deadline: float | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     cache_key: str = ""
+    drafts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class GenerateResult:
         prompt_tokens: length of the prompt in tokens.
         reused_tokens: how many of them were already in the KV cache.
         prefill_ms, decode_ms: wall-clock milliseconds.
+        drafted_tokens: tokens that were guessed and verified.
+        accepted_tokens: how many of them the model chose; each saved a run.
     """
 
     text: str
@@ -105,6 +109,8 @@ class GenerateResult:
     reused_tokens: int
     prefill_ms: float
     decode_ms: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Backend(Protocol):

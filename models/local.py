@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +22,10 @@ from models.backend import (
     StopReason,
     TokenizerError,
 )
-from models.generate import Decoded, Row, common_prefix_length, decode_greedily, interrupted
+from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
 from models.registry import Manifest, load_manifest, verify
 from models.session import KVCache, ModelSession, RunTerminatedError
+from models.speculate import Drafter, Speculation
 from models.tokenizer import Tokenizer
 
 _PREFILL_CHUNK = 128
@@ -118,6 +119,7 @@ class LocalBackend:
         self._tokenizer = tokenizer
         self._caches = _Caches(session, max_documents)
         self._watchdog = _Watchdog()
+        self._speculation = Speculation()
 
     @classmethod
     def load(cls, weights_dir: Path, threads: int = 2, max_documents: int = 2) -> LocalBackend:
@@ -204,18 +206,23 @@ class LocalBackend:
         # The last prompt token always runs again: its logits choose the first new one.
         reused = min(common_prefix_length(cache.tokens, prompt), len(prompt) - 1)
         cache.truncate(reused)
-        first = self._prefill(cache, request)
+        drafter = None
+        if request.drafts and request.max_tokens:
+            drafter = Drafter(self._speculation, self._tokenizer, prompt, request.max_tokens)
+        first = self._prefill(cache, request, drafter)
         prefilled = time.perf_counter()
         if isinstance(first, StopReason):
             decoded = Decoded("", (), (), first)
         else:
+
+            def step(ids: Sequence[int], back: int) -> Logits:
+                cache.truncate(len(cache.tokens) - back)
+                return self._timed_run(cache, ids, len(ids))
+
             room = self.context_length - len(prompt)
-
-            def step(token: int) -> Row:
-                row: Row = self._session.forward(cache, [token])[0]
-                return row
-
-            decoded = decode_greedily(request, self._tokenizer, first, step, room)
+            decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
+            if drafter is not None:
+                drafter.finish()
         return GenerateResult(
             text=decoded.text,
             token_ids=decoded.token_ids,
@@ -225,25 +232,54 @@ class LocalBackend:
             reused_tokens=reused,
             prefill_ms=(prefilled - started) * 1e3,
             decode_ms=(time.perf_counter() - prefilled) * 1e3,
+            drafted_tokens=0 if drafter is None else drafter.proposed,
+            accepted_tokens=0 if drafter is None else drafter.accepted,
         )
 
-    def _prefill(self, cache: KVCache, request: GenerateRequest) -> Row | StopReason:
-        """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted."""
+    def _timed_run(self, cache: KVCache, ids: Sequence[int], n_logits: int) -> Logits:
+        started = time.perf_counter()
+        logits = self._session.forward(cache, ids, n_logits)
+        self._speculation.observe_run(len(ids), time.perf_counter() - started)
+        return logits
+
+    def _prefill(
+        self, cache: KVCache, request: GenerateRequest, drafter: Drafter | None
+    ) -> Logits | StopReason:
+        """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted.
+
+        Returns:
+            Logits behind the prompt and behind each token of the first draft.
+        """
         prompt = request.prompt_ids
         if len(prompt) - len(cache.tokens) <= _WATCHED_TOKENS:
             if stop := interrupted(request):
                 return stop
-            row: Row = self._session.forward(cache, prompt[len(cache.tokens) :])[0]
-            return row
+            chunk = prompt[len(cache.tokens) :]
+            draft = self._first_draft(request, drafter, len(chunk))
+            return self._timed_run(cache, chunk + draft, 1 + len(draft))
         with self._watchdog.watch(request) as options:
             while True:
                 if stop := interrupted(request):
                     return stop
                 start = len(cache.tokens)
                 chunk = prompt[start : start + _PREFILL_CHUNK]
+                last = start + len(chunk) == len(prompt)
+                draft = self._first_draft(request, drafter, len(chunk)) if last else []
                 try:
-                    row = self._session.forward(cache, chunk, run_options=options)[0]
+                    logits = self._session.forward(
+                        cache, chunk + draft, 1 + len(draft), run_options=options
+                    )
                 except RunTerminatedError:
                     continue  # the reason is found above
-                if len(cache.tokens) == len(prompt):
-                    return row
+                if last:
+                    return logits
+
+    def _first_draft(
+        self, request: GenerateRequest, drafter: Drafter | None, fed: int
+    ) -> list[int]:
+        """A draft read along with the prompt's last tokens: the first token costs no run."""
+        if drafter is None:
+            return []
+        limit = min(request.max_tokens - 1, self.context_length - len(request.prompt_ids))
+        lines = request.max_lines or None
+        return drafter.propose(limit, unhealed=request.heal, lines=lines, fed=fed)

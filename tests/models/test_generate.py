@@ -25,9 +25,11 @@ class Script:
     def wanted(self):
         logits = np.zeros(self.tokenizer.vocab_size, np.float32)
         logits[self.ids[len(self.fed)]] = MARGIN
-        return logits
+        return logits[None]
 
-    def step(self, token):
+    def step(self, ids, back):
+        assert back == 0
+        (token,) = ids
         self.fed.append(token)
         return self.wanted()
 
@@ -117,10 +119,10 @@ def test_cancel_between_tokens_keeps_what_is_there(tiny_tokenizer):
     request = GenerateRequest([0])
     scripted = Script(tiny_tokenizer, tiny_tokenizer.encode("one two three four"))
 
-    def step(token):
+    def step(ids, back):
         if len(scripted.fed) == 1:
             request.cancel.set()
-        return scripted.step(token)
+        return scripted.step(ids, back)
 
     result = decode_greedily(request, tiny_tokenizer, scripted.wanted(), step, 100)
     assert result.stop == StopReason.CANCELLED
