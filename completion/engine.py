@@ -103,6 +103,12 @@ class CompletionEngine:
         decoded = self._decode(request, document, received, record)
         if isinstance(decoded, Skip):
             return decoded
+        if decoded.result.stop is StopReason.UNLIKELY:
+            offer = self._offer(
+                request, document, decoded, Shaped(decoded.result.text), shown=False
+            )
+            self._remember(request, replace(offer, aborted=True))
+            return _not_confident(logprob_sum(decoded.result.logprobs))
         shaped = _shape(request, document, decoded.result, record)
         if isinstance(shaped, Skip):
             return shaped
@@ -117,6 +123,12 @@ class CompletionEngine:
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
             return None
+        if rest.offer.aborted:
+            _, record.logprob_sum = rest.logprob_bounds
+            if confident(record.logprob_sum, request.policies.confidence):
+                return None
+            record.source = Source.TYPED_THROUGH
+            return _not_confident(record.logprob_sum)
         if not rest.insert:
             if request.trigger is Trigger.INVOKED:
                 return None
@@ -147,24 +159,37 @@ class CompletionEngine:
         """Show or hide by confidence; either way the next keystrokes may need it."""
         total = record.logprob_sum
         shown = total is None or confident(total, request.policies.confidence)
-        suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
+        offer = self._offer(request, document, decoded, shaped, shown=shown)
+        self._remember(request, offer)
+        if total is None or shown:
+            return _suggestion(offer.suggestion_id, document, shaped, record)
+        return _not_confident(total)
+
+    def _offer(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        decoded: _Decoded,
+        shaped: Shaped,
+        *,
+        shown: bool,
+    ) -> Offer:
+        token_bytes = self._backend.tokenizer.token_bytes
+        lengths = [len(token_bytes(token)) for token in decoded.result.token_ids]
+        return Offer(
+            uuid.uuid4().hex,
+            document.prefix,
+            document.suffix,
+            shaped.insert,
+            shaped.replace_right,
+            TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.heal)),
+            complete=decoded.result.stop in _ENDED,
+            shown=shown,
+        )
+
+    def _remember(self, request: CompletionRequest, offer: Offer) -> None:
         if request.policies.trigger.enabled:
-            lengths = [
-                len(self._backend.tokenizer.token_bytes(token))
-                for token in decoded.result.token_ids
-            ]
-            offer = Offer(
-                suggestion.suggestion_id,
-                document.prefix,
-                document.suffix,
-                shaped.insert,
-                shaped.replace_right,
-                TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.heal)),
-                complete=decoded.result.stop in _ENDED,
-                shown=shown,
-            )
             self._offers.put(request.uri, request.policies, offer)
-        return suggestion if total is None or shown else _not_confident(total)
 
     def _decode(
         self, request: CompletionRequest, document: Normalised, received: float, record: Record
@@ -193,6 +218,7 @@ class CompletionEngine:
                 cancel=request.cancel,
                 cache_key=request.uri,
                 drafts=decode.drafts,
+                min_logprob=policies.confidence.min_logprob,
             )
         )
         record.source = Source.MODEL

@@ -6,7 +6,9 @@ suggestion id; accepting it gives the same document at every keystroke. Brackets
 the editor closes while the user types are replaced along with what the offer replaced.
 
 Suggestions that were too uncertain to show are remembered as well: the more of one the user
-types, the more certain its rest is, and most of those keystrokes need no model either.
+types, the more certain its rest is, and most of those keystrokes need no model either. One whose
+decoding was given up for its uncertainty is never shown: it only tells where the model need not
+run, because what is known of it is still too uncertain.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class Offer:
         replace_right: how many characters of `suffix` it replaces; none is a line break.
         logprobs: how certain the model was of each part.
         complete: the model ended it; when not, it goes on where it stops.
+        aborted: decoding was given up; the text is the raw beginning of something uncertain.
         shown: it was certain enough to show; it stays so while it is typed.
         accepted: the user took it; what is deleted of it is not offered again.
     """
@@ -44,6 +47,7 @@ class Offer:
     replace_right: int
     logprobs: TokenLogprobs = field(default_factory=TokenLogprobs)
     complete: bool = True
+    aborted: bool = False
     shown: bool = True
     accepted: bool = False
 
@@ -83,7 +87,7 @@ def remainder(offer: Offer, prefix: str, suffix: str) -> Remainder | None:
     if "\n" in right or not (closing_only(right) or right == offer.suffix[: offer.replace_right]):
         return None
     rest = offer.insert[typed:]
-    if (offer.accepted and rest) or not (offer.complete or rest):
+    if (offer.accepted and rest) or not (offer.complete or rest or (offer.aborted and not typed)):
         return None
     return Remainder(offer, rest, replace_right)
 

@@ -50,6 +50,8 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     CONTEXT_FULL = "context_full"
+    UNLIKELY = "unlikely"
+    """The text's log-probability fell to the request's `min_logprob`; the text is unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class GenerateRequest:
         cancel: set by another thread to stop; checked between tokens and during prefill.
         cache_key: requests with the same key share a KV cache (one key per document).
         drafts: guess tokens and verify several in one run; the text is the same without.
+        min_logprob: stop once the summed log-probability is no greater than this: it can only
+            fall. None never stops for it.
     """
 
     prompt_ids: list[int]
@@ -80,6 +84,7 @@ class GenerateRequest:
     cancel: threading.Event = field(default_factory=threading.Event)
     cache_key: str = ""
     drafts: bool = True
+    min_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ float32 reference that exports are verified against.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ def decode_greedily(
         if not text.append(tokenizer.token_bytes(token)):
             return end(StopReason.NEWLINE)
         ids.append(token)
+        if request.min_logprob is not None and math.fsum(logprobs) <= request.min_logprob:
+            return end(StopReason.UNLIKELY)
         if len(ids) >= request.max_tokens:
             return end(StopReason.MAX_TOKENS)
         if len(ids) > room:

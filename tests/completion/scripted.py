@@ -75,6 +75,8 @@ class ScriptedBackend:
             reused_tokens=0,
             prefill_ms=1.0,
             decode_ms=2.0,
+            drafted_tokens=4,
+            accepted_tokens=3,
         )
 
     def forget(self, cache_key: str) -> None:
