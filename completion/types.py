@@ -58,11 +58,13 @@ class WindowPolicy:
     """How much text around the cursor goes into the prompt, in tokens.
 
     A window starts with `fresh_prefix_tokens` (after a cursor jump nothing is cached and
-    every token costs time) and grows with typing up to `prefix_tokens`.
+    every token costs time) and grows with typing up to `prefix_tokens`. While the user rests,
+    one of `rest_prefix_tokens` takes its place.
     """
 
     prefix_tokens: int = 1200
     fresh_prefix_tokens: int = 400
+    rest_prefix_tokens: int = 700
     suffix_tokens: int = 150
 
 

@@ -152,3 +152,7 @@ class Backend(Protocol):
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document."""
         ...
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        """The KV cache of `cache_key`, if any, takes the place of that of `new_key`."""
+        ...

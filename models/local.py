@@ -35,6 +35,8 @@ _PREFILL_CHUNK = 128
 _WATCHED_TOKENS = 32
 """Shorter prefills end sooner than the watchdog would notice a cancellation."""
 _WATCH_INTERVAL = 0.003
+KV_LIMIT = 150_000_000
+"""Bytes: about three documents at full context, more with short ones."""
 
 _Job = tuple[GenerateRequest, ort.RunOptions, threading.Event]
 
@@ -74,28 +76,37 @@ class _Watchdog:
 
 
 class _Caches:
-    """At most `capacity` KV caches, the least recently used key giving way to a new one."""
+    """KV caches by key under one memory limit; the least recently used give way."""
 
-    def __init__(self, session: ModelSession, capacity: int) -> None:
+    def __init__(self, session: ModelSession, limit: int) -> None:
         self._session = session
-        self._capacity = capacity
+        self._limit = limit
         self._by_key: OrderedDict[str, KVCache] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> KVCache:
-        """The cache of `key`. One taken over keeps its tokens: they may share a prefix."""
+    def get(self, key: str, tokens: int) -> KVCache:
+        """The cache of `key`, which will hold `tokens`; others make room for them.
+
+        The limit is exceeded only by what a single cache needs.
+        """
         with self._lock:
-            cache = self._by_key.pop(key, None)
-            if cache is None and len(self._by_key) >= self._capacity:
-                cache = self._by_key.popitem(last=False)[1]
-            if cache is None:
-                cache = self._session.new_cache()
+            cache = self._by_key.pop(key, None) or self._session.new_cache()
+            needed = max(cache.touched, tokens) * cache.token_bytes
+            held = sum(other.nbytes for other in self._by_key.values())
+            while self._by_key and held + needed > self._limit:
+                held -= self._by_key.popitem(last=False)[1].nbytes
             self._by_key[key] = cache
             return cache
 
     def drop(self, key: str) -> None:
         with self._lock:
             self._by_key.pop(key, None)
+
+    def rename(self, key: str, new_key: str) -> None:
+        with self._lock:
+            if cache := self._by_key.pop(key, None):
+                self._by_key[new_key] = cache
+                self._by_key.move_to_end(new_key)
 
     @property
     def nbytes(self) -> int:
@@ -111,24 +122,24 @@ class LocalBackend:
         manifest: Manifest,
         session: ModelSession,
         tokenizer: Tokenizer,
-        max_documents: int = 2,
+        kv_limit: int = KV_LIMIT,
     ) -> None:
         """Use `load`; this takes parts that are already verified."""
         self._manifest = manifest
         self._session = session
         self._tokenizer = tokenizer
-        self._caches = _Caches(session, max_documents)
+        self._caches = _Caches(session, kv_limit)
         self._watchdog = _Watchdog()
         self._speculation = Speculation()
 
     @classmethod
-    def load(cls, weights_dir: Path, threads: int = 2, max_documents: int = 2) -> LocalBackend:
+    def load(cls, weights_dir: Path, threads: int = 2, kv_limit: int = KV_LIMIT) -> LocalBackend:
         """Load and verify a model.
 
         Args:
             weights_dir: directory with `manifest.json` (see `models.registry.find`).
             threads: cores that take part in every step.
-            max_documents: KV caches kept (`kv_bytes` each at full context: 50 MB for 88 M).
+            kv_limit: bytes of all KV caches together (88 M: 25 kB a token).
 
         Raises:
             WeightsError: a file is missing, altered or cannot be run.
@@ -149,7 +160,7 @@ class LocalBackend:
             or tokenizer.vocab_size > session.vocab_size
         ):
             raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")
-        return cls(manifest, session, tokenizer, max_documents)
+        return cls(manifest, session, tokenizer, kv_limit)
 
     @property
     def model_id(self) -> str:
@@ -173,7 +184,7 @@ class LocalBackend:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the KV buffers now held, were they used to the full context."""
+        """Bytes of KV caches in use."""
         return self._caches.nbytes
 
     def warm_up(self) -> None:
@@ -185,6 +196,10 @@ class LocalBackend:
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document; its memory is returned."""
         self._caches.drop(cache_key)
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        """The KV cache of `cache_key`, if any, takes the place of that of `new_key`."""
+        self._caches.rename(cache_key, new_key)
 
     def generate(self, request: GenerateRequest) -> GenerateResult:
         """Decode greedily; blocks. One call at a time per backend.
@@ -202,7 +217,8 @@ class LocalBackend:
                 f"the prompt has {len(prompt)} tokens, the model takes {self.context_length}"
             )
         started = time.perf_counter()
-        cache = self._caches.get(request.cache_key)
+        most = min(len(prompt) + request.max_tokens + 1, self.context_length)
+        cache = self._caches.get(request.cache_key, most)
         # The last prompt token always runs again: its logits choose the first new one.
         reused = min(common_prefix_length(cache.tokens, prompt), len(prompt) - 1)
         cache.truncate(reused)

@@ -54,19 +54,27 @@ class KVCache:
 
     Attributes:
         tokens: the tokens whose keys and values are held, in order.
-        nbytes: size of the buffers when every position is in use.
+        touched: how many positions were ever used; their memory stays.
+        token_bytes: size of one position.
     """
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int]) -> None:
         """`shape` is `[1, kv_heads, capacity, head_dim]` of each buffer."""
         self.tokens: list[int] = []
-        self.nbytes = 2 * layers * int(np.prod(shape)) * np.dtype(np.float32).itemsize
+        self.touched = 0
+        _, heads, _, width = shape
+        self.token_bytes = 2 * layers * heads * width * np.dtype(np.float32).itemsize
         self._buffers = {
             f"{layer}.{kind}": ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
             for layer in range(layers)
             for kind in "kv"
         }
         self.binding: ort.IOBinding | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in use."""
+        return self.touched * self.token_bytes
 
     def truncate(self, length: int) -> None:
         """Forget everything behind the first `length` tokens; no data moves."""
@@ -191,5 +199,6 @@ class ModelSession:
                 raise RunTerminatedError from None
             raise
         cache.tokens.extend(ids)
+        cache.touched = max(cache.touched, total + padding)
         view: Logits = logits.array[0, :n_logits]
         return view

@@ -59,9 +59,13 @@ class ScriptedBackend:
         self.tokenizer = small_tokenizer()
         self.requests: list[GenerateRequest] = []
         self.forgotten: list[str] = []
+        self.renamed: list[tuple[str, str]] = []
 
     def generate(self, request: GenerateRequest) -> GenerateResult:
         self.requests.append(request)
+        if request.max_tokens == 0:
+            stop = StopReason.CANCELLED if request.cancel.is_set() else StopReason.MAX_TOKENS
+            return GenerateResult("", (), (), stop, len(request.prompt_ids), 0, 1.0, 0.0)
         answer = self.answers.popleft()
         if isinstance(answer, ModelError):
             raise answer
@@ -81,3 +85,6 @@ class ScriptedBackend:
 
     def forget(self, cache_key: str) -> None:
         self.forgotten.append(cache_key)
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        self.renamed.append((cache_key, new_key))

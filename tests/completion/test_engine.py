@@ -344,6 +344,6 @@ def test_forgetting_a_document_reaches_every_cache() -> None:
     engine = CompletionEngine(backend)
     engine.complete(request("x = █\n"))
     engine.forget("file:///a.py")
-    assert backend.forgotten == ["file:///a.py"]
+    assert "file:///a.py" in backend.forgotten
     asked = request("x = █\n")
     assert applied(asked, engine.complete(asked)) == "x = other()\n"

@@ -96,9 +96,13 @@ def test_arm_needs_no_exact_kernel(monkeypatch):
     assert not _int8_products_saturate()
 
 
-def test_buffers_hold_the_whole_context(session):
+def test_memory_counts_the_positions_that_were_used(session):
+    cache = session.new_cache()
+    assert cache.nbytes == 0
+    session.forward(cache, [20] * 10)
+    cache.truncate(3)
     # two tensors a layer, 2 layers, 2 KV heads of 16, four bytes each
-    assert session.new_cache().nbytes == 2 * 2 * session.context_length * 2 * 16 * 4
+    assert cache.nbytes == 2 * 2 * 10 * 2 * 16 * 4
 
 
 @pytest.mark.parametrize("bad", [[-1], [10**6]])
