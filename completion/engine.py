@@ -208,6 +208,9 @@ class CompletionEngine:
             window=policies.window,
             mode=decode.mode,
             max_tokens=decode.max_tokens,
+            affordable=(
+                None if deadline is None else self._backend.affordable_tokens(deadline - began)
+            ),
         )
         record.prompt_ms = _milliseconds_since(began)
         result = self._backend.generate(

@@ -37,6 +37,10 @@ _CUT_CHARACTERS_PER_TOKEN = 2
 # After an overflow the window must have room to grow, or every keystroke would overflow again.
 _OVERFLOW_SHARE = 0.6
 _MARKERS = 4
+# Fewer tokens before the cursor than this are not worth a suggestion, however slow the machine.
+_LEAST_PREFIX = 64
+# Where time is short, the suffix gets one part in so many of what can be read.
+_SUFFIX_PART = 4
 # In rest, a window is built anew when it covers less than this share of what it might, or when
 # it is this near to overflowing.
 _SHORT_SHARE = 0.6
@@ -112,12 +116,14 @@ class PromptBuilder:
         window: WindowPolicy,
         mode: Mode,
         max_tokens: int,
+        affordable: int | None = None,
         imagined: bool = False,
     ) -> Prompt:
         """Prompt for the cursor between `prefix` and `suffix` (normalised text).
 
-        Never longer than the context length less `max_tokens`. An `imagined` document is what
-        the user's may become: the window is not moved for it.
+        Never longer than the context length less `max_tokens`. A new window holds about
+        `affordable` tokens at most. An `imagined` document is what the user's may become: the
+        window is not moved for it.
 
         Raises:
             PromptError: `max_tokens` leaves no room for a prompt.
@@ -127,17 +133,20 @@ class PromptBuilder:
         old = self._windows.get((uri, window))
         most = min(window.suffix_tokens, room // 2)
         kept = old.suffix if old and old.suffix.fits(suffix, most) else None
+        fresh = window.fresh_prefix_tokens
+        if affordable is not None:
+            most = min(most, affordable // _SUFFIX_PART)
+            fresh = min(fresh, max(_LEAST_PREFIX, affordable - most))
         after = kept or self._take_suffix(suffix, most)
         cap = min(window.prefix_tokens, room - len(after.ids))
         # With another suffix nothing of the KV cache survives: a short window is quick to read.
         start = old.find(prefix, length) if old and kept else None
         overflow = start is not None and len(prefix) - start > cap * _CHARACTERS_PER_TOKEN
         if start is None or overflow:
-            start = self._window_start(prefix, min(window.fresh_prefix_tokens, cap))
+            start = self._window_start(prefix, min(fresh, cap))
         before = self._tokenizer.encode(prefix[start:])
         if len(before) > cap:
-            shorter = min(window.fresh_prefix_tokens, int(cap * _OVERFLOW_SHARE))
-            start = self._window_start(prefix, shorter)
+            start = self._window_start(prefix, min(fresh, int(cap * _OVERFLOW_SHARE)))
             before = self._tokenizer.encode(prefix[start:])
             before = before[max(0, len(before) - cap) :]
         if not imagined:

@@ -149,6 +149,13 @@ class Backend(Protocol):
         """
         ...
 
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """How many prompt tokens can be read anew so that a line is decoded within `seconds`.
+
+        None where that is not known or does not matter.
+        """
+        ...
+
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document."""
         ...

@@ -35,6 +35,11 @@ _PREFILL_CHUNK = 128
 _WATCHED_TOKENS = 32
 """Shorter prefills end sooner than the watchdog would notice a cancellation."""
 _WATCH_INTERVAL = 0.003
+_SPEED_RATE = 0.2
+_SPEED_TOKENS = 64
+"""Only prefill runs of at least this many tokens tell what a token costs."""
+_LINE_RUNS = 8
+"""Runs that decode a line; more than half of all lines need fewer."""
 KV_LIMIT = 150_000_000
 """Bytes: about three documents at full context, more with short ones."""
 
@@ -131,6 +136,7 @@ class LocalBackend:
         self._caches = _Caches(session, kv_limit)
         self._watchdog = _Watchdog()
         self._speculation = Speculation()
+        self._prefill_token_seconds: float | None = None
 
     @classmethod
     def load(cls, weights_dir: Path, threads: int = 2, kv_limit: int = KV_LIMIT) -> LocalBackend:
@@ -188,10 +194,21 @@ class LocalBackend:
         return self._caches.nbytes
 
     def warm_up(self) -> None:
-        """A tiny run, so that the first request does not pay for first-time allocations."""
+        """A few runs: first-time allocations are done, and the machine's speed is known."""
         cache = self._session.new_cache()
-        self._session.forward(cache, [self._tokenizer.special.eot] * 16)
-        self._session.forward(cache, [self._tokenizer.special.eot])
+        ids = [self._tokenizer.special.eot] * _SPEED_TOKENS
+        self._session.forward(cache, ids)
+        self._session.forward(cache, ids[:1])
+        self._timed_prefill(cache, ids, 1, None)
+        for _ in range(3):
+            self._timed_run(cache, ids[:1], 1)
+
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """See `Backend`; from the speed of the latest runs."""
+        token, run = self._prefill_token_seconds, self._speculation.step_seconds
+        if token is None or run is None:
+            return None
+        return max(0, int((seconds - _LINE_RUNS * run) / token))
 
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document; its memory is returned."""
@@ -258,6 +275,22 @@ class LocalBackend:
         self._speculation.observe_run(len(ids), time.perf_counter() - started)
         return logits
 
+    def _timed_prefill(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int,
+        options: ort.RunOptions | None,
+    ) -> Logits:
+        started = time.perf_counter()
+        logits = self._session.forward(cache, ids, n_logits, run_options=options)
+        if len(ids) >= _SPEED_TOKENS:
+            sample = (time.perf_counter() - started) / len(ids)
+            before = self._prefill_token_seconds
+            rate = _SPEED_RATE if before is not None else 1.0
+            self._prefill_token_seconds = (1 - rate) * (before or 0.0) + rate * sample
+        return logits
+
     def _prefill(
         self, cache: KVCache, request: GenerateRequest, drafter: Drafter | None
     ) -> Logits | StopReason:
@@ -282,9 +315,7 @@ class LocalBackend:
                 last = start + len(chunk) == len(prompt)
                 draft = self._first_draft(request, drafter, len(chunk)) if last else []
                 try:
-                    logits = self._session.forward(
-                        cache, chunk + draft, 1 + len(draft), run_options=options
-                    )
+                    logits = self._timed_prefill(cache, chunk + draft, 1 + len(draft), options)
                 except RunTerminatedError:
                     continue  # the reason is found above
                 if last:

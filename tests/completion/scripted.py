@@ -57,6 +57,7 @@ class ScriptedBackend:
         self.logprobs = logprobs
         self.context_length = context_length
         self.tokenizer = small_tokenizer()
+        self.affordable: int | None = None
         self.requests: list[GenerateRequest] = []
         self.forgotten: list[str] = []
         self.renamed: list[tuple[str, str]] = []
@@ -88,3 +89,6 @@ class ScriptedBackend:
 
     def rename(self, cache_key: str, new_key: str) -> None:
         self.renamed.append((cache_key, new_key))
+
+    def affordable_tokens(self, seconds: float) -> int | None:
+        return self.affordable

@@ -265,6 +265,16 @@ def test_repeating_the_next_line_is_hidden() -> None:
     assert reason(outcome) is HiddenReason.REPEATS_SUFFIX
 
 
+def test_the_deadline_bounds_what_is_read_anew() -> None:
+    text = "".join(f"value_{n} = compute({n})\n" for n in range(60)) + "x = █\n"
+    backend = ScriptedBackend("one()", "one()")
+    backend.affordable = 80
+    CompletionEngine(backend).complete(request(text))
+    no_deadline = Policies(decode=DecodePolicy(deadline_ms=None))
+    CompletionEngine(backend).complete(request(text, policies=no_deadline))
+    assert len(backend.requests[0].prompt_ids) < 90 < len(backend.requests[1].prompt_ids)
+
+
 def test_a_deadline_without_text_says_so_and_with_text_shows_it() -> None:
     engine = CompletionEngine(ScriptedBackend("", "compute", stop=StopReason.DEADLINE))
     assert reason(engine.complete(request("x = █\n"))) is HiddenReason.DEADLINE

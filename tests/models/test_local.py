@@ -226,6 +226,24 @@ def test_watchdogs_end_with_their_backend(tiny_weights):
     assert not watchdog.is_alive()
 
 
+def test_what_is_affordable_follows_from_measured_runs(tiny_backend, monkeypatch):
+    assert tiny_backend.affordable_tokens(1.0) is None, "nothing was measured yet"
+    tiny_backend.warm_up()
+    short, long = (tiny_backend.affordable_tokens(seconds) for seconds in (0.5, 5.0))
+    assert 0 < short < long
+    assert tiny_backend.affordable_tokens(0.0) == tiny_backend.affordable_tokens(-1.0) == 0
+    session = tiny_backend._session
+    forward = session.forward
+
+    def slow(cache, chunk, n_logits=1, run_options=None):
+        time.sleep(0.05)
+        return forward(cache, chunk, n_logits, run_options)
+
+    monkeypatch.setattr(session, "forward", slow)
+    tiny_backend.generate(request(ids(LONG)))
+    assert tiny_backend.affordable_tokens(5.0) < long
+
+
 def test_warming_up_leaves_no_document_behind(tiny_backend):
     tiny_backend.warm_up()
     assert tiny_backend.kv_bytes == 0
