@@ -189,6 +189,11 @@ class LocalBackend:
         return self._tokenizer
 
     @property
+    def session(self) -> ModelSession:
+        """The loaded graph, for measurements below the level of requests."""
+        return self._session
+
+    @property
     def kv_bytes(self) -> int:
         """Bytes of KV caches in use."""
         return self._caches.nbytes
