@@ -58,11 +58,13 @@ class WindowPolicy:
     """How much text around the cursor goes into the prompt, in tokens.
 
     A window starts with `fresh_prefix_tokens` (after a cursor jump nothing is cached and
-    every token costs time) and grows with typing up to `prefix_tokens`.
+    every token costs time) and grows with typing up to `prefix_tokens`. While the user rests,
+    one of `rest_prefix_tokens` takes its place.
     """
 
     prefix_tokens: int = 1200
     fresh_prefix_tokens: int = 400
+    rest_prefix_tokens: int = 700
     suffix_tokens: int = 150
 
 
@@ -74,6 +76,8 @@ class DecodePolicy:
     max_tokens: int = 48
     max_lines: int = 1
     deadline_ms: float | None = 400.0
+    drafts: bool = True
+    """Verify guessed tokens several at a time: faster, the same text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class Record:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     logprob_sum: float | None = None
     stop: str | None = None
     source: Source | None = None

@@ -55,6 +55,32 @@ def test_joint_layout_heals_the_last_token() -> None:
     assert prompt.heal == TOKENIZER.token_bytes(before[-1])
 
 
+def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:
+    builder = new()
+    prompt = builder.build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=160
+    )
+    assert 100 < len(prompt.ids) <= 160 + 4
+    assert 20 < len(TOKENIZER.encode(suffix_part(prompt))) <= 40
+    hopeless = new().build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
+    )
+    assert 30 < len(hopeless.ids) <= 64 + 4
+    # What is in the KV cache costs nothing.
+    again = builder.build(
+        LINES + "x", LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
+    )
+    assert common(prompt, again) >= len(prompt.ids) - 1
+
+
+def test_a_fast_machine_reads_the_whole_window() -> None:
+    unlimited = build(new(), LINES, LINES)
+    prompt = new().build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=10_000
+    )
+    assert prompt == unlimited
+
+
 def test_indentation_is_healed_too() -> None:
     prompt = build(new(), "class A:\n    def f(self):\n    ")
     assert prompt.heal == b"\n    "
