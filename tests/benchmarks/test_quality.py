@@ -67,7 +67,7 @@ def test_single_lines_are_run_and_compared(data, capsys):
     assert 0 <= result["interval_low"] <= result["pass_at_1"] <= result["interval_high"] <= 1
     keys = [request.cache_key for request in backend.requests]
     assert len(set(keys)) == 3
-    assert backend.forgotten == keys
+    assert set(keys) <= set(backend.forgotten)  # the second cache of each is forgotten too
     assert {request.max_lines for request in backend.requests} == {1}
     assert {request.deadline for request in backend.requests} == {None}
 
