@@ -35,7 +35,7 @@ _CHARACTERS_PER_TOKEN = 16
 # A line longer than the window starts here; dense text (digits, Chinese) takes more tokens.
 _CUT_CHARACTERS_PER_TOKEN = 2
 # After an overflow the window must have room to grow, or every keystroke would overflow again.
-_OVERFLOW_SHARE = 0.6
+_OVERFLOW_SHARE = 0.7
 _MARKERS = 4
 # Fewer tokens before the cursor than this are not worth a suggestion, however slow the machine.
 _LEAST_PREFIX = 64
@@ -131,9 +131,9 @@ class PromptBuilder:
         room = self._room(max_tokens)
         length = len(prefix) + len(suffix)
         old = self._windows.get((uri, window))
-        most = min(window.suffix_tokens, room // 2)
-        kept = old.suffix if old and old.suffix.fits(suffix, most) else None
-        fresh = window.fresh_prefix_tokens
+        full = min(window.suffix_tokens, room // 2)
+        kept = old.suffix if old and old.suffix.fits(suffix, full) else None
+        most, fresh = min(window.fresh_suffix_tokens, full), window.fresh_prefix_tokens
         if affordable is not None:
             most = min(most, affordable // _SUFFIX_PART)
             fresh = min(fresh, max(_LEAST_PREFIX, affordable - most))
@@ -180,21 +180,28 @@ class PromptBuilder:
         start = current.find(prefix, length) if current else None
         if current is None or start is None:
             return None
-        cap = min(window.prefix_tokens, self._room(max_tokens) - len(current.suffix.ids))
+        room = self._room(max_tokens)
+        full = min(window.suffix_tokens, room // 2)
+        cut = current.suffix.truncated and len(current.suffix.ids) < _SHORT_SHARE * full
+        cap = min(window.prefix_tokens, room - full)
         target = min(window.rest_prefix_tokens, int(cap * _OVERFLOW_SHARE))
         used = len(self._tokenizer.encode(prefix[start:]))
-        if used <= _FULL_SHARE * cap and (start == 0 or used >= _SHORT_SHARE * target):
+        short = cut or (start > 0 and used < _SHORT_SHARE * target)
+        if not short and used <= _FULL_SHARE * cap:
             self._ahead.pop(key, None)
             return None
         begun = self._ahead.get(key)
-        start = begun.find(prefix, length) if begun and begun.suffix is current.suffix else None
+        if begun and begun.suffix.fits(suffix, full):
+            after, start = begun.suffix, begun.find(prefix, length)
+        else:
+            after, start = self._take_suffix(suffix, full) if cut else current.suffix, None
         before = [] if start is None else self._tokenizer.encode(prefix[start:])
         if start is None or len(before) > _FULL_SHARE * cap:
             start = self._window_start(prefix, target)
             before = self._tokenizer.encode(prefix[start:])[-cap:]
         anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-        self._ahead[key] = _Window(start, anchor, length, current.suffix)
-        return self._lay_out(current.suffix.ids, before, mode)
+        self._ahead[key] = _Window(start, anchor, length, after)
+        return self._lay_out(after.ids, before, mode)
 
     def adopt(self, uri: str, window: WindowPolicy) -> None:
         """Go on with the window of the last `build_ahead`: the model has read it."""

@@ -6,7 +6,16 @@ import pytest
 
 from benchmarks import quality
 from benchmarks.cases import Case, line_policy
-from completion.types import DecodePolicy, Hidden, HiddenReason, Mode, Policies, Record, Suggestion
+from completion.types import (
+    DecodePolicy,
+    Hidden,
+    HiddenReason,
+    Mode,
+    Policies,
+    Record,
+    Suggestion,
+    WindowPolicy,
+)
 from tests.completion.scripted import ScriptedBackend
 
 KEYS = ["suite", "n", "exact_match", "pass_at_1", "edit_similarity", "interval_low"]
@@ -180,4 +189,7 @@ def test_policies_are_off_unless_as_shown():
     assert bare.confidence.min_logprob is None
     assert bare.decode.mode is Mode.JOINT
     shown = case().policies(as_shown=True)
-    assert shown == replace(Policies(), decode=replace(DecodePolicy(), deadline_ms=None))
+    rested = WindowPolicy().rested()
+    assert bare.window == shown.window == rested
+    decode = replace(DecodePolicy(), deadline_ms=None)
+    assert shown == replace(Policies(), window=rested, decode=decode)

@@ -206,3 +206,20 @@ def test_documents_do_not_share_windows_and_can_be_forgotten() -> None:
     assert len(build(builder, LINES[:600], "\n", uri="b", window=policy).ids) < len(grown.ids)
     builder.forget("a")
     assert len(build(builder, LINES[:600], "\n", window=policy).ids) < len(grown.ids)
+
+
+def test_rest_reads_more_of_the_suffix_and_typing_goes_on_from_it() -> None:
+    builder = new()
+    policy = WindowPolicy(
+        prefix_tokens=400, fresh_prefix_tokens=60, suffix_tokens=90, fresh_suffix_tokens=12
+    )
+    suffix = "\n" + LINES[:900]
+    first = build(builder, LINES[:600], suffix, window=policy)
+    ahead = builder.build_ahead(
+        LINES[:600], suffix, uri="a", window=policy, mode=Mode.JOINT, max_tokens=8
+    )
+    assert ahead is not None
+    assert len(ahead.ids) > len(first.ids) + 70
+    builder.adopt("a", policy)
+    typed = build(builder, LINES[:600] + "value_", suffix, window=policy)
+    assert common(ahead, typed) >= len(ahead.ids) - 2
