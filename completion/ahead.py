@@ -48,7 +48,7 @@ class Ahead:
         if rest is not None and not request.cancel.is_set():
             if rest.offer.aborted:
                 self._finish(request, document)
-            elif rest.offer.shown and rest.offer.complete:
+            elif rest.offer.shown and rest.offer.complete and policies.decode.max_lines == 1:
                 self._continue(request, rest.offer)
         if not request.cancel.is_set():
             self._extend_window(request, document)

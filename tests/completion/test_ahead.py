@@ -7,6 +7,7 @@ import pytest
 from completion.engine import CompletionEngine
 from completion.types import (
     CompletionRequest,
+    DecodePolicy,
     Hidden,
     HiddenReason,
     Policies,
@@ -64,6 +65,15 @@ def test_the_next_line_is_decoded_once() -> None:
     for _ in range(3):
         engine.prepare(asked)
     assert len(backend.requests) == 2
+
+
+def test_behind_a_suggestion_of_several_lines_nothing_is_decoded() -> None:
+    backend = ScriptedBackend("run(1):\n    return one")
+    engine = CompletionEngine(backend)
+    asked = request("def █\n", Policies(decode=DecodePolicy(max_lines=3)))
+    assert isinstance(engine.complete(asked), Suggestion)
+    engine.prepare(asked)
+    assert len(backend.requests) == 1
 
 
 def test_an_uncertain_next_line_is_not_shown() -> None:
