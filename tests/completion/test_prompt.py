@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completion.prompt import Prompt, PromptBuilder
+from completion.prompt import Prompt, PromptBuilder, cache_key
 from completion.types import Mode, WindowPolicy
 from models.backend import PromptError
 from tests.completion.scripted import small_tokenizer
@@ -71,6 +71,36 @@ def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:
         LINES + "x", LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
     )
     assert common(prompt, again) >= len(prompt.ids) - 1
+
+
+def test_a_look_at_another_place_and_back_keeps_both_windows() -> None:
+    builder = new()
+    home, there = len(LINES) // 2, len(LINES) // 4
+    first = build(builder, LINES[:home] + "x", LINES[home:])
+    look = build(builder, LINES[:there], LINES[there:] + "x")
+    back = build(builder, LINES[:home] + "xy", LINES[home:])
+    again = build(builder, LINES[:there], LINES[there:] + "xy")
+    assert (first.slot, look.slot, back.slot, again.slot) == (0, 1, 0, 1)
+    assert common(first, back) >= len(first.ids) - 1
+    assert look == again
+    # A third place takes the slot of the one that was left first.
+    third = build(builder, LINES[: there // 2], LINES[there // 2 :])
+    assert third.slot == 0
+    assert build(builder, LINES[:there], LINES[there:]).slot == 1
+
+
+def test_typing_stays_in_its_slot() -> None:
+    builder = new()
+    slots = {
+        build(builder, LINES[:end], "\nend\n", window=NARROW).slot
+        for end in range(10, len(LINES), 7)
+    }
+    assert slots == {0}
+
+
+def test_slots_have_keys_of_their_own() -> None:
+    assert cache_key("file:///a", 0) == "file:///a"
+    assert cache_key("file:///a", 1) != cache_key("file:///a", 0)
 
 
 def test_a_fast_machine_reads_the_whole_window() -> None:
