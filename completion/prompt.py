@@ -35,6 +35,7 @@ _ANCHOR_CHARACTERS = 256
 _SUFFIX_LINES = 10
 # Text longer than this per token of budget is cut before tokenising (measured mean: 3.9).
 _CHARACTERS_PER_TOKEN = 16
+_MEAN_CHARACTERS_PER_TOKEN = 4
 # A line longer than the window starts here; dense text (digits, Chinese) takes more tokens.
 _CUT_CHARACTERS_PER_TOKEN = 2
 # After an overflow the window must have room to grow, or every keystroke would overflow again.
@@ -42,8 +43,9 @@ _OVERFLOW_SHARE = 0.6
 _MARKERS = 4
 # Fewer tokens before the cursor than this are not worth a suggestion, however slow the machine.
 _LEAST_PREFIX = 64
-# Where time is short, the suffix gets one part in so many of what can be read.
+# Where time is short, the suffix gets one part in so many of what can be read, or this.
 _SUFFIX_PART = 4
+_LEAST_SUFFIX = 16
 # In rest, a window is built anew when it covers less than this share of what it might, or when
 # it is this near to overflowing.
 _SHORT_SHARE = 0.6
@@ -95,6 +97,7 @@ class _Window:
         length: length of the whole document then; edits above the window shift `start`.
         suffix: the suffix part in use.
         slot: which of the document's KV caches it is in.
+        reach: characters from `start` to the cursor then; what follows is not in the KV cache.
     """
 
     start: int
@@ -102,6 +105,7 @@ class _Window:
     length: int
     suffix: _Suffix
     slot: int
+    reach: int
 
     def find(self, prefix: str, length: int) -> int | None:
         """Where the window starts in `prefix` of a document of `length`, None where it is gone."""
@@ -149,14 +153,18 @@ class PromptBuilder:
         old = self._fitting(self._windows.get((uri, window), []), prefix, suffix, most)
         fresh = window.fresh_prefix_tokens
         if affordable is not None:
-            most = min(most, affordable // _SUFFIX_PART)
+            most = min(most, max(_LEAST_SUFFIX, affordable // _SUFFIX_PART))
             fresh = min(fresh, max(_LEAST_PREFIX, affordable - most))
         after = old.suffix if old else self._take_suffix(suffix, most)
         cap = min(window.prefix_tokens, room - len(after.ids))
         # With another suffix nothing of the KV cache survives: a short window is quick to read.
         start = old.find(prefix, length) if old else None
-        overflow = start is not None and len(prefix) - start > cap * _CHARACTERS_PER_TOKEN
-        if start is None or overflow:
+        if old and start is not None:
+            characters = len(prefix) - start
+            overflow = characters > cap * _CHARACTERS_PER_TOKEN
+            if overflow or characters - old.reach > fresh * _MEAN_CHARACTERS_PER_TOKEN:
+                start = None
+        if start is None:
             start = self._window_start(prefix, min(fresh, cap))
         before = self._tokenizer.encode(prefix[start:])
         if len(before) > cap:
@@ -166,7 +174,8 @@ class PromptBuilder:
         slot = old.slot if old else self._free_slot((uri, window))
         if not imagined:
             anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-            self._remember((uri, window), _Window(start, anchor, length, after, slot))
+            reach = len(prefix) - start
+            self._remember((uri, window), _Window(start, anchor, length, after, slot, reach))
         return self._lay_out(after.ids, before, mode, slot)
 
     def build_ahead(
@@ -208,7 +217,8 @@ class PromptBuilder:
             start = self._window_start(prefix, target)
             before = self._tokenizer.encode(prefix[start:])[-cap:]
         anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-        self._ahead[key] = _Window(start, anchor, length, current.suffix, current.slot)
+        reach = len(prefix) - start
+        self._ahead[key] = _Window(start, anchor, length, current.suffix, current.slot, reach)
         return self._lay_out(current.suffix.ids, before, mode, current.slot)
 
     def adopt(self, uri: str, window: WindowPolicy) -> None:

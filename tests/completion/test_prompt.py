@@ -65,7 +65,7 @@ def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:
     hopeless = new().build(
         LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
     )
-    assert 30 < len(hopeless.ids) <= 64 + 4
+    assert 30 < len(hopeless.ids) <= 64 + 16 + 4
     # What is in the KV cache costs nothing.
     again = builder.build(
         LINES + "x", LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
@@ -87,6 +87,17 @@ def test_a_look_at_another_place_and_back_keeps_both_windows() -> None:
     third = build(builder, LINES[: there // 2], LINES[there // 2 :])
     assert third.slot == 0
     assert build(builder, LINES[:there], LINES[there:]).slot == 1
+
+
+def test_a_jump_to_a_place_that_looks_alike_reads_no_more_than_a_fresh_window() -> None:
+    builder, window = new(), WindowPolicy(400, 40, suffix_tokens=30)
+    alike = "\n" + "pass\n" * 40
+    build(builder, LINES[:200], alike, window=window)
+    far = build(builder, LINES, alike, window=window)
+    assert len(far.ids) < 40 + 30 + 4
+    # Text that was typed or pasted in reasonable amounts is appended.
+    onward = build(builder, LINES + LINES[:100], alike, window=window)
+    assert common(far, onward) >= len(far.ids) - 1
 
 
 def test_typing_stays_in_its_slot() -> None:
@@ -231,8 +242,8 @@ def test_an_edit_at_the_window_start_takes_a_new_one() -> None:
 def test_documents_do_not_share_windows_and_can_be_forgotten() -> None:
     builder = new()
     policy = WindowPolicy(prefix_tokens=400, fresh_prefix_tokens=60, suffix_tokens=30)
-    build(builder, LINES[:200], "\n", window=policy)
-    grown = build(builder, LINES[:600], "\n", window=policy)
+    for end in (200, 400, 600):  # typed, not jumped
+        grown = build(builder, LINES[:end], "\n", window=policy)
     assert len(build(builder, LINES[:600], "\n", uri="b", window=policy).ids) < len(grown.ids)
     builder.forget("a")
     assert len(build(builder, LINES[:600], "\n", window=policy).ids) < len(grown.ids)
