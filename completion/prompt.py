@@ -204,22 +204,29 @@ class PromptBuilder:
         start = current.find(prefix, length) if current else None
         if current is None or start is None:
             return None
-        cap = min(window.prefix_tokens, self._room(max_tokens) - len(current.suffix.ids))
+        room = self._room(max_tokens)
+        most = min(window.suffix_tokens, room // 2)
+        cap = min(window.prefix_tokens, room - most)
         target = min(window.rest_prefix_tokens, int(cap * _OVERFLOW_SHARE))
         used = len(self._tokenizer.encode(prefix[start:]))
-        if used <= _FULL_SHARE * cap and (start == 0 or used >= _SHORT_SHARE * target):
+        long_enough = start == 0 or used >= _SHORT_SHARE * target
+        whole_suffix = not current.suffix.truncated or len(current.suffix.ids) >= most
+        if used <= _FULL_SHARE * cap and long_enough and whole_suffix:
             self._ahead.pop(key, None)
             return None
         begun = self._ahead.get(key)
-        start = begun.find(prefix, length) if begun and begun.suffix is current.suffix else None
+        if begun and not begun.suffix.fits(suffix, most):
+            begun = None
+        after = begun.suffix if begun else self._take_suffix(suffix, most)
+        start = begun.find(prefix, length) if begun else None
         before = [] if start is None else self._tokenizer.encode(prefix[start:])
         if start is None or len(before) > _FULL_SHARE * cap:
             start = self._window_start(prefix, target)
             before = self._tokenizer.encode(prefix[start:])[-cap:]
         anchor = prefix[start : start + _ANCHOR_CHARACTERS]
         reach = len(prefix) - start
-        self._ahead[key] = _Window(start, anchor, length, current.suffix, current.slot, reach)
-        return self._lay_out(current.suffix.ids, before, mode, current.slot)
+        self._ahead[key] = _Window(start, anchor, length, after, current.slot, reach)
+        return self._lay_out(after.ids, before, mode, current.slot)
 
     def adopt(self, uri: str, window: WindowPolicy) -> None:
         """Go on with the window of the last `build_ahead`: the model has read it."""

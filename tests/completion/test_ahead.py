@@ -150,6 +150,19 @@ def test_a_short_window_is_extended_in_a_second_cache() -> None:
     assert len(backend.renamed) == 1, "the window is good now"
 
 
+def test_what_there_was_no_time_to_read_is_read_in_rest() -> None:
+    backend = ScriptedBackend("one()", "", "two()")
+    backend.affordable = 40
+    engine = CompletionEngine(backend)
+    asked = request(LONG + "x = █\n" + LONG, NARROW)
+    engine.complete(asked)
+    engine.prepare(asked)
+    engine.complete(request(LONG + "x = 1 + █\n" + LONG, NARROW))
+    prefix = backend.tokenizer.special.prefix
+    suffixes = [sent.prompt_ids.index(prefix) - 2 for sent in backend.requests]
+    assert suffixes[0] < 20 < suffixes[2] == suffixes[3] == 30
+
+
 def test_a_window_that_is_nearly_full_is_cut_in_rest() -> None:
     backend = ScriptedBackend(*["ab"] * 200, stop=StopReason.MAX_TOKENS)
     engine = CompletionEngine(backend)
