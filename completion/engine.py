@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from completion.ahead import Ahead
 from completion.confidence import confident, logprob_sum
-from completion.prompt import PromptBuilder, prompt_suffix
+from completion.prompt import SLOTS, PromptBuilder, cache_key, prompt_suffix
 from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
@@ -91,7 +91,8 @@ class CompletionEngine:
         """Drop everything kept for a closed document."""
         self._offers.forget(uri)
         self._prompts.forget(uri)
-        self._backend.forget(uri)
+        for slot in range(SLOTS):
+            self._backend.forget(cache_key(uri, slot))
         self._ahead.forget(uri)
 
     def _complete(
@@ -221,7 +222,7 @@ class CompletionEngine:
                 max_lines=decode.max_lines,
                 deadline=deadline,
                 cancel=request.cancel,
-                cache_key=request.uri,
+                cache_key=cache_key(request.uri, prompt.slot),
                 drafts=decode.drafts,
                 min_logprob=policies.confidence.min_logprob,
             )
