@@ -89,11 +89,12 @@ def time_steps(
     times: dict[str, dict[str, float]] = {}
     for case, (past, new, wanted) in _cases(ids).items():
         samples: dict[str, list[float]] = {name: [] for name in engines}
+        for engine in engines.values():
+            engine.truncate(0)
+            if past:
+                engine.append(ids[:past], 1)
         for _ in range(rounds):
             for name, engine in engines.items():
-                engine.truncate(0)
-                if past:
-                    engine.append(ids[:past], 1)
                 for repetition in range(2 if new > 64 else 8):
                     engine.truncate(past)
                     started = time.perf_counter()
