@@ -78,6 +78,10 @@ class CompletionEngine:
         """The user took a suggestion: nothing more is offered there until another edit."""
         self._offers.accepted(suggestion_id)
 
+    def dismissed(self, suggestion_id: str) -> None:
+        """The user turned a suggestion down: it is not shown again until the text differs."""
+        self._offers.dismissed(suggestion_id)
+
     def forget(self, uri: str) -> None:
         """Drop everything kept for a closed document."""
         self._offers.forget(uri)
@@ -121,6 +125,10 @@ class CompletionEngine:
             if request.trigger is Trigger.INVOKED:
                 return None
             return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
+        if rest.offer.dismissed:
+            if request.trigger is Trigger.INVOKED:
+                return None
+            return Skip(HiddenReason.DISMISSED, "the suggestion was dismissed here")
         if not rest.offer.shown:
             low, high = rest.logprob_bounds
             record.logprob_sum = high

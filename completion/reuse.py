@@ -35,6 +35,8 @@ class Offer:
         complete: the model ended it; when not, it goes on where it stops.
         shown: it was certain enough to show; it stays so while it is typed.
         accepted: the user took it; what is deleted of it is not offered again.
+        dismissed: the user turned it down; it is not shown while the text stays the same or is
+            typed along it.
     """
 
     suggestion_id: str
@@ -46,6 +48,7 @@ class Offer:
     complete: bool = True
     shown: bool = True
     accepted: bool = False
+    dismissed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,12 @@ class Offers:
         for key, offer in self._offers.items():
             if offer.suggestion_id == suggestion_id:
                 self._offers[key] = replace(offer, accepted=True)
+
+    def dismissed(self, suggestion_id: str) -> None:
+        """The user turned the suggestion down. Unknown ids are ignored."""
+        for key, offer in self._offers.items():
+            if offer.suggestion_id == suggestion_id:
+                self._offers[key] = replace(offer, dismissed=True)
 
     def forget(self, uri: str) -> None:
         """Drop what is known of a closed document."""

@@ -40,6 +40,11 @@ class HiddenReason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     REPEATS_SUFFIX = "repeats_suffix"
     REPETITION = "repetition"
+    EXCLUDED = "excluded"
+    PAUSED = "paused"
+    DISMISSED = "dismissed"
+    PARSE_ERROR = "parse_error"
+    SECRET = "secret"
     ERROR = "error"
 
 

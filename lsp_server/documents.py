@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from lsprotocol import types
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -111,6 +114,11 @@ class Document:
         self._encoding = encoding
         self.replace(text)
 
+    @property
+    def text(self) -> str:
+        """The whole text, as the client has it."""
+        return "".join(self._lines)
+
     def replace(self, text: str) -> None:
         """Set the whole text. Half surrogate pairs, which no tokenizer takes, become U+FFFD."""
         self._lines = split_lines(_LONE_SURROGATE.sub("\ufffd", text))
@@ -138,7 +146,7 @@ class Document:
         line, column = self._clamp((line, character))
         start = sum(map(len, self._lines[:line]))
         return Cursor(
-            text="".join(self._lines),
+            text=self.text,
             offset=start + column,
             line=line,
             line_start=start,
@@ -177,6 +185,20 @@ class Documents:
         if (document := self._open.get(uri)) is None:
             raise DocumentError(f"{uri} is not open")
         return document
+
+    def change(self, uri: str, changes: Sequence[types.TextDocumentContentChangeEvent]) -> None:
+        """Apply changes in order.
+
+        Raises:
+            DocumentError: the document is not open, or a range ends before it starts.
+        """
+        document = self.require(uri)
+        for change in changes:
+            if isinstance(change, types.TextDocumentContentChangePartial):
+                start, end = change.range.start, change.range.end
+                document.edit((start.line, start.character), (end.line, end.character), change.text)
+            else:
+                document.replace(change.text)
 
     def close(self, uri: str) -> None:
         """Forget a document; unknown ones are ignored."""

@@ -6,11 +6,12 @@ Plain functions over plain values: what the editor sees of a suggestion is decid
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from lsprotocol import types
 
-from completion.types import CompletionRequest, Policies, Suggestion, Trigger
+from completion.types import CompletionRequest, Outcome, Policies, Suggestion, Trigger
 from lsp_server.documents import Cursor, Document, to_column
 
 ACCEPT = "snowcoder.accept"
@@ -36,6 +37,10 @@ class Place:
     def shift(self) -> int:
         """Code points that the request's document is longer than the client's."""
         return len(self.selected) - self.replaced
+
+    def inside(self, cursor: Cursor) -> Place:
+        """The same place, `cursor` being its cursor in a larger document."""
+        return replace(self, cursor=cursor)
 
 
 def find_place(document: Document, params: types.InlineCompletionParams) -> Place:
@@ -94,3 +99,35 @@ def build_item(place: Place, suggestion: Suggestion) -> types.InlineCompletionIt
             title="Accept suggestion", command=ACCEPT, arguments=[suggestion.suggestion_id]
         ),
     )
+
+
+def suggestion_of(params: object) -> str:
+    """Id of the suggestion that a notification's `item` is about; empty where there is none."""
+    for step in ("item", "command", "arguments"):
+        params = params.get(step) if isinstance(params, dict) else None
+    first = params[0] if isinstance(params, list) and params else None
+    return first if isinstance(first, str) else ""
+
+
+def describe(outcome: Outcome | str | None) -> dict[str, Any]:
+    """The part of a decision that an outcome says; None was superseded, a text says itself."""
+    if outcome is None:
+        outcome = "superseded"
+    if isinstance(outcome, str):
+        return {"outcome": outcome, "rule": outcome, "detail": f"the request was {outcome}"}
+    stages = asdict(outcome.record)
+    if isinstance(outcome, Suggestion):
+        source = outcome.record.source
+        return {
+            "outcome": "suggestion",
+            "rule": source.value if source else "suggestion",
+            "detail": f"{len(outcome.insert)} characters",
+            "suggestion": outcome.suggestion_id,
+            "stages": stages,
+        }
+    return {
+        "outcome": "hidden",
+        "rule": outcome.reason.value,
+        "detail": outcome.detail,
+        "stages": stages,
+    }

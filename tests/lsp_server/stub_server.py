@@ -27,6 +27,7 @@ class StubEngine:
 
     def __init__(self) -> None:
         self.accepted_ids: list[str] = []
+        self.dismissed_ids: list[str] = []
         self.forgotten: list[str] = []
 
     def complete(self, request: CompletionRequest) -> Outcome:
@@ -52,6 +53,9 @@ class StubEngine:
 
     def accepted(self, suggestion_id: str) -> None:
         self.accepted_ids.append(suggestion_id)
+
+    def dismissed(self, suggestion_id: str) -> None:
+        self.dismissed_ids.append(suggestion_id)
 
     def forget(self, uri: str) -> None:
         self.forgotten.append(uri)

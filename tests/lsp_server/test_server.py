@@ -14,6 +14,7 @@ from tests.lsp_server.client import TIMEOUT, Client, RpcError, read_message, stu
 from tests.lsp_server.client import write_message as write
 
 URI = "file:///project/a.py"
+COMMANDS = ["snowcoder.accept", "snowcoder.why", "snowcoder.pause", "snowcoder.resume"]
 
 
 def inserted(items: list[dict[str, Any]]) -> str:
@@ -35,7 +36,7 @@ def test_capabilities() -> None:
     with Client(stub_command()) as client:
         capabilities = client.initialize()
         assert capabilities["inlineCompletionProvider"] == {}
-        assert capabilities["executeCommandProvider"]["commands"] == ["snowcoder.accept"]
+        assert capabilities["executeCommandProvider"]["commands"] == COMMANDS
         assert capabilities["textDocumentSync"]["openClose"] is True
         assert capabilities["textDocumentSync"]["change"] == 2
         assert client.leave() == 0

@@ -1,0 +1,175 @@
+"""The LSP methods served, each a thin handler; `docs/protocol.md` documents our own names."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lsprotocol import types
+
+from completion.types import Suggestion
+from lsp_server import client_setup
+from lsp_server.decisions import KEPT
+from lsp_server.inline import (
+    ACCEPT,
+    Place,
+    build_item,
+    build_request,
+    find_place,
+    suggestion_of,
+)
+from lsp_server.language_server import SnowCoderServer
+from lsp_server.settings import section
+
+logger = logging.getLogger(__name__)
+
+STATS = "snowcoder/stats"
+"""Custom request: what the last requests did, for the latency benchmark."""
+WHY = "snowcoder.why"
+PAUSE = "snowcoder.pause"
+RESUME = "snowcoder.resume"
+VISIBILITY = "snowcoder/didChangeVisibility"
+DID_SHOW = "textDocument/didShowCompletion"
+DID_PARTIALLY_ACCEPT = "textDocument/didPartiallyAcceptCompletion"
+DID_DISMISS = "textDocument/didDismissCompletion"
+
+
+async def inline_completion(
+    ls: SnowCoderServer, params: types.InlineCompletionParams
+) -> list[types.InlineCompletionItem] | None:
+    """`textDocument/inlineCompletion`: one item, or none.
+
+    Null, unlike the empty list, leaves on screen what is there (Neovim): the answer to a
+    request that a newer one superseded.
+    """
+    found = await _suggest(ls, params)
+    if found is None:
+        return []
+    place, suggestion = found
+    if suggestion is None:
+        return None
+    try:
+        return [build_item(place, suggestion)]
+    except ValueError:
+        logger.exception("the suggestion %s cannot be shown", suggestion.suggestion_id)
+        return []
+
+
+async def _suggest(
+    ls: SnowCoderServer, params: types.InlineCompletionParams
+) -> tuple[Place, Suggestion | None] | None:
+    """A suggestion and its place; without a suggestion the request was superseded. None: hidden."""
+    uri = params.text_document.uri
+    if (document := ls.protocol.documents.get(uri)) is None:
+        logger.debug("%s is not open", uri)
+        return None
+    place = find_place(document, params)
+    notebooks = ls.protocol.notebooks
+    if (notebook := notebooks.notebook_of(uri)) is not None:
+        place = place.inside(notebooks.widen(uri, place.cursor))
+        uri = notebook
+    kind = params.context.trigger_kind
+    request = build_request(place, uri, document.language, kind, ls.policies)
+    outcome = await ls.complete(request, place)
+    if outcome is None or isinstance(outcome, Suggestion):
+        return place, outcome
+    return None
+
+
+def register(server: SnowCoderServer) -> None:
+    """Register all features with a server that is not yet started."""
+    server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(
+        inline_completion
+    )
+    _register_life(server)
+    _register_settings(server)
+    _register_feedback(server)
+    _register_commands(server)
+
+
+def _register_life(server: SnowCoderServer) -> None:
+    @server.feature(types.INITIALIZE)
+    def initialize(ls: SnowCoderServer, params: types.InitializeParams) -> None:
+        ls.begin(params)
+
+    @server.feature(types.INITIALIZED)
+    async def initialized(ls: SnowCoderServer, params: types.InitializedParams) -> None:
+        await ls.pull_settings()
+        await client_setup.register(ls)
+
+    @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
+    async def did_close(ls: SnowCoderServer, params: types.DidCloseTextDocumentParams) -> None:
+        await ls.session.forget(params.text_document.uri)
+
+
+def _register_settings(server: SnowCoderServer) -> None:
+    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+    async def settings(ls: SnowCoderServer, params: types.DidChangeConfigurationParams) -> None:
+        # Clients send what changed, everything, or nothing at all and want to be asked.
+        if (given := section(params.settings)) is not None:
+            ls.configure(given)
+        await ls.pull_settings()
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)
+    def watched(ls: SnowCoderServer, params: types.DidChangeWatchedFilesParams) -> None:
+        ls.folders.touched([change.uri for change in params.changes])
+
+    @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
+    def saved(ls: SnowCoderServer, params: types.DidSaveTextDocumentParams) -> None:
+        ls.folders.touched([params.text_document.uri])
+
+
+def _register_feedback(server: SnowCoderServer) -> None:
+    def note(ls: SnowCoderServer, params: object, event: str) -> str:
+        if suggestion := suggestion_of(params):
+            ls.decisions.mark(suggestion, event)
+        return suggestion
+
+    @server.feature(DID_SHOW)
+    def did_show(ls: SnowCoderServer, params: object) -> None:
+        note(ls, params, "shown")
+
+    @server.feature(DID_PARTIALLY_ACCEPT)
+    def did_partially_accept(ls: SnowCoderServer, params: object) -> None:
+        note(ls, params, "partially_accepted")
+
+    @server.feature(DID_DISMISS)
+    async def did_dismiss(ls: SnowCoderServer, params: object) -> None:
+        if suggestion := note(ls, params, "dismissed"):
+            await ls.session.dismissed(suggestion)
+
+    @server.feature(VISIBILITY)
+    def visibility(ls: SnowCoderServer, params: object) -> None:
+        visible = params.get("visible") if isinstance(params, dict) else None
+        if isinstance(visible, bool):
+            ls.visible = visible
+            ls.publish()
+
+
+def _register_commands(server: SnowCoderServer) -> None:
+    # Arguments are taken as they come: pygls would refuse an empty list where one is optional.
+
+    @server.command(ACCEPT)
+    async def accept(ls: SnowCoderServer, *arguments: object) -> None:
+        if arguments and isinstance(arguments[0], str):
+            ls.decisions.mark(arguments[0], "accepted")
+            await ls.session.accepted(arguments[0])
+
+    @server.command(WHY)
+    def why(ls: SnowCoderServer, *arguments: object) -> list[dict[str, Any]]:
+        last = arguments[0] if arguments else None
+        return ls.decisions.last(last if isinstance(last, int) else KEPT)
+
+    @server.command(PAUSE)
+    def pause(ls: SnowCoderServer, *_: object) -> None:
+        ls.paused = True
+        ls.publish()
+
+    @server.command(RESUME)
+    def resume(ls: SnowCoderServer, *_: object) -> None:
+        ls.paused = False
+        ls.publish()
+
+    @server.feature(STATS)
+    def stats(ls: SnowCoderServer, params: object) -> dict[str, Any]:
+        return ls.session.stats()
