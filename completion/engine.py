@@ -11,14 +11,18 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 
+from completion import block
+from completion.candidates import branches
 from completion.confidence import TokenLogprobs, confident, logprob_sum
-from completion.prompt import PromptBuilder
+from completion.filters import reject
+from completion.prompt import Prompt, PromptBuilder
 from completion.reuse import Offer, Offers
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
 from completion.trigger import Skip, closing_only, skip_document, skip_position
 from completion.types import (
     CompletionRequest,
+    ConfidencePolicy,
     Hidden,
     HiddenReason,
     Mode,
@@ -37,13 +41,15 @@ _DETAILS = {
     HiddenReason.EMPTY: "the model has nothing to add here",
     HiddenReason.REPEATS_SUFFIX: "the suggestion repeats the next lines",
     HiddenReason.REPETITION: "the suggestion repeats itself",
+    HiddenReason.SECRET: "the suggestion looks like a password or key",
+    HiddenReason.PARSE_ERROR: "the suggestion would be a syntax error here",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
     result: GenerateResult
-    heal: bytes
+    prompt: Prompt
 
 
 class CompletionEngine:
@@ -104,19 +110,98 @@ class CompletionEngine:
             request, document, record
         ):
             return early
-        decoded = self._decode(request, document, received, record)
+        sized = block.sized(request, document.prefix, document.suffix)
+        decoded = self._decode(sized, document, received, record)
         if isinstance(decoded, Skip):
             return decoded
-        shaped = _shape(request, document, decoded.result, record)
+        if sized is not request:
+            decoded = self._trim(request, document, decoded, record)
+        shaped = _shape(sized, document, decoded.result, record)
         if isinstance(shaped, Skip):
             return shaped
-        return self._judge(request, document, decoded, shaped, record)
+        judged = self._judge(request, document, decoded, shaped, record)
+        if isinstance(judged, Skip) or request.trigger is not Trigger.INVOKED:
+            return judged
+        return replace(
+            judged, alternatives=self._alternatives(sized, document, decoded, judged, received)
+        )
+
+    def _trim(
+        self, request: CompletionRequest, document: Normalised, decoded: _Decoded, record: Record
+    ) -> _Decoded:
+        """A block cut to what is sure of it."""
+        left, _ = line_around(document.prefix, "")
+        result = block.trim(
+            decoded.result,
+            [len(piece) for piece in self._pieces(decoded)],
+            len(decoded.prompt.heal),
+            left=left,
+            suffix=document.suffix,
+            confidence=request.policies.confidence,
+        )
+        record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
+        return replace(decoded, result=result)
+
+    def _pieces(self, decoded: _Decoded) -> list[bytes]:
+        token_bytes = self._backend.tokenizer.token_bytes
+        return [token_bytes(token) for token in decoded.result.token_ids]
+
+    def _alternatives(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        decoded: _Decoded,
+        first: Suggestion,
+        received: float,
+    ) -> tuple[Suggestion, ...]:
+        """Other suggestions where the model hesitated, all within the request's deadline."""
+        wanted = request.policies.decode.candidates - 1
+        found: list[Suggestion] = []
+        heal = decoded.prompt.heal
+        for branch in branches(decoded.result, self._pieces(decoded), heal, wanted):
+            record = Record()
+            prompt = Prompt([*decoded.prompt.ids, *branch.kept], branch.heal)
+            other = self._generate(request, document, prompt, received, record, avoid=branch.avoid)
+            if isinstance(other, Skip) or other.result.stop not in _ENDED:
+                break
+            text = branch.text.decode("utf-8", "replace") + other.result.text
+            if request.policies.decode.max_lines > 1:
+                left, _ = line_around(document.prefix, "")
+                text = text[: block.block_end(text, left, document.suffix)]
+            shaped = _shape(request, document, replace(other.result, text=text), record)
+            if isinstance(shaped, Skip):
+                continue
+            suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
+            if suggestion.insert not in {one.insert for one in (first, *found)}:
+                found.append(suggestion)
+        return tuple(found)
+
+    def prepare(self, request: CompletionRequest) -> None:
+        """Read the prompt of `request` into the KV cache, for a completion that may follow."""
+        if request.cancel.is_set() or skip_document(
+            request.text, request.language, request.policies.trigger, self._backend.languages
+        ):
+            return
+        try:
+            document = normalise(request.text, request.offset)
+            prompt = self._prompt(request, document)
+            self._backend.generate(
+                GenerateRequest(
+                    prompt_ids=prompt.ids,
+                    heal=prompt.heal,
+                    max_tokens=0,
+                    cancel=request.cancel,
+                    cache_key=request.uri,
+                )
+            )
+        except (CursorError, ModelError) as error:
+            logger.debug("nothing was prepared: %s", error)
 
     def _reuse(
         self, request: CompletionRequest, document: Normalised, record: Record
     ) -> Suggestion | Skip | None:
         """What is left of the suggestion that the user is typing through, if any."""
-        if not request.policies.trigger.enabled:
+        if not request.policies.trigger.enabled or _wants_several(request):
             return None
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
@@ -157,17 +242,14 @@ class CompletionEngine:
         shown = total is None or confident(total, request.policies.confidence)
         suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
         if request.policies.trigger.enabled:
-            lengths = [
-                len(self._backend.tokenizer.token_bytes(token))
-                for token in decoded.result.token_ids
-            ]
+            lengths = [len(piece) for piece in self._pieces(decoded)]
             offer = Offer(
                 suggestion.suggestion_id,
                 document.prefix,
                 document.suffix,
                 shaped.insert,
                 shaped.replace_right,
-                TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.heal)),
+                TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.prompt.heal)),
                 complete=decoded.result.stop in _ENDED,
                 shown=shown,
             )
@@ -177,20 +259,41 @@ class CompletionEngine:
     def _decode(
         self, request: CompletionRequest, document: Normalised, received: float, record: Record
     ) -> _Decoded | Skip:
-        policies, decode = request.policies, request.policies.decode
-        deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
         began = time.perf_counter()
-        if deadline is not None and began >= deadline:
-            return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
-        prompt = self._prompts.build(
+        prompt = self._prompt(request, document)
+        record.prompt_ms = _milliseconds_since(began)
+        return self._generate(request, document, prompt, received, record)
+
+    def _prompt(self, request: CompletionRequest, document: Normalised) -> Prompt:
+        decode = request.policies.decode
+        return self._prompts.build(
             document.prefix,
             _prompt_suffix(request, document.suffix),
             uri=request.uri,
-            window=policies.window,
+            window=request.policies.window,
             mode=decode.mode,
             max_tokens=decode.max_tokens,
         )
-        record.prompt_ms = _milliseconds_since(began)
+
+    def _generate(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        prompt: Prompt,
+        received: float,
+        record: Record,
+        avoid: int | None = None,
+    ) -> _Decoded | Skip:
+        decode = request.policies.decode
+        deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
+        if deadline is not None and time.perf_counter() >= deadline:
+            return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
+        ended = None
+        if decode.max_lines > 1 and decode.block_lines > 1:
+            # The others of several candidates are meant to be unlikely.
+            unsure = avoid is not None
+            sure = ConfidencePolicy(None) if unsure else request.policies.confidence
+            ended = block.stop_rule(document.prefix, document.suffix, sure)
         result = self._backend.generate(
             GenerateRequest(
                 prompt_ids=prompt.ids,
@@ -200,6 +303,8 @@ class CompletionEngine:
                 deadline=deadline,
                 cancel=request.cancel,
                 cache_key=request.uri,
+                avoid=avoid,
+                ended=ended,
             )
         )
         record.source = Source.MODEL
@@ -210,7 +315,7 @@ class CompletionEngine:
         record.stop = result.stop.value
         if result.stop is StopReason.CANCELLED:
             return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
-        return _Decoded(result, prompt.heal)
+        return _Decoded(result, prompt)
 
 
 def _shape(
@@ -221,6 +326,9 @@ def _shape(
     if request.policies.shape.enabled:
         lines = request.policies.decode.max_lines
         shaped = shape(result.text, document.prefix, document.suffix, max_lines=lines)
+        if isinstance(shaped, Shaped):
+            rejected = reject(document.prefix, shaped.insert, document.suffix, shaped.replace_right)
+            shaped = rejected or shaped
     else:
         shaped = Shaped(result.text) if result.text else HiddenReason.EMPTY
     record.shape_ms = _milliseconds_since(began)
@@ -244,6 +352,11 @@ def _prompt_suffix(request: CompletionRequest, suffix: str) -> str:
     _, right = line_around("", suffix)
     one_line = policies.decode.max_lines == 1
     return suffix[len(right) :] if one_line and closing_only(right) else suffix
+
+
+def _wants_several(request: CompletionRequest) -> bool:
+    """A user who asks for candidates wants to see others besides the one being typed."""
+    return request.trigger is Trigger.INVOKED and request.policies.decode.candidates > 1
 
 
 def _not_confident(total: float) -> Skip:

@@ -1,7 +1,7 @@
-"""How well Python source parses, by tree-sitter, which makes sense of unfinished code.
+"""Python source by tree-sitter, which makes sense of unfinished code.
 
-A suggestion may not make a file worse: the file *with* it is compared with the file without,
-so that errors the user is in the middle of typing do not count against it.
+A suggestion may not make a file worse: the text *with* it is compared with the text without, so
+that errors the user is in the middle of typing do not count against it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from functools import cache
 import tree_sitter_python
 from tree_sitter import Language, Node, Parser, Tree
 
-_MAX_CHARACTERS = 200_000
-"""Longer documents are not parsed: 10 ms a megabyte of source, on every suggestion."""
+from completion.region import region
+
+_PLACEHOLDER = "pass"
 
 
 @cache
@@ -27,19 +28,67 @@ def parse(text: str) -> Tree:
 
 def count_errors(text: str) -> int:
     """How many ERROR and MISSING nodes the tree of `text` has; nested ones count once."""
-    tree = parse(text)
-    if not tree.root_node.has_error:
-        return 0
-    return sum(1 for _ in _errors(tree.root_node))
-
-
-def _errors(root: Node) -> list[Node]:
-    found: list[Node] = []
-    waiting = [root]
+    found, waiting = 0, [parse(text).root_node]
     while waiting:
         node = waiting.pop()
         if node.is_error or node.is_missing:
-            found.append(node)
+            found += 1
         elif node.has_error:
             waiting += node.children
     return found
+
+
+def breaks(prefix: str, insert: str, suffix: str, replace_right: int = 0) -> bool:
+    r"""Whether `insert` leaves more syntax errors than there are without it.
+
+    A line that opens a block (`if x:`) may still lack its body.
+
+    Args:
+        prefix: document before the cursor, `\n` line ends.
+        insert: the suggestion.
+        suffix: document after the cursor.
+        replace_right: characters of `suffix` that the suggestion replaces.
+    """
+    before, after = region(prefix, suffix)
+    rest = after[replace_right:]
+    errors = count_errors(before + insert + rest)
+    if errors == 0 or errors <= count_errors(before + after):
+        return False
+    last = (before + insert).rpartition("\n")[2]
+    if last.rstrip().endswith(":") and not rest.partition("\n")[0].strip():
+        body = " " * (len(last) - len(last.lstrip()) + 4) + _PLACEHOLDER
+        return count_errors(f"{before}{insert}\n{body}{rest}") > count_errors(before + after)
+    return True
+
+
+def in_empty_block(prefix: str, suffix: str) -> bool:
+    """Whether the cursor stands on a blank line in a block with no statement of its own.
+
+    Comments and a docstring announce code and do not count.
+    """
+    left = prefix[prefix.rfind("\n") + 1 :]
+    if left.strip() or suffix.partition("\n")[0].strip() or not left:
+        return False
+    above = prefix.rstrip().rpartition("\n")[2].strip()
+    if not (above.endswith((":", '"""', "'''", '"', "'")) or above.startswith("#") or ":" in above):
+        return False
+    before, after = region(prefix, suffix)
+    tree = parse(before + _PLACEHOLDER + after)
+    start = len(before.encode("utf-8", "replace"))
+    node = tree.root_node.named_descendant_for_byte_range(start, start + len(_PLACEHOLDER))
+    block = node.parent if node is not None else None
+    if node is None or node.type != "pass_statement" or block is None or block.type != "block":
+        return False
+    others = [child for child in block.named_children if child.type != "comment" and child != node]
+    return not others or (len(others) == 1 and _is_docstring(others[0], block))
+
+
+def _is_docstring(node: Node, block: Node) -> bool:
+    owner = block.parent
+    return (
+        owner is not None
+        and owner.type in ("function_definition", "class_definition")
+        and node.type == "expression_statement"
+        and node.named_child_count == 1
+        and node.named_children[0].type == "string"
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from lsprotocol import types
 
@@ -16,6 +16,9 @@ from lsp_server.documents import Cursor, Document, to_column
 
 ACCEPT = "snowcoder.accept"
 """Command that an editor runs when the user takes a suggestion; its argument is the id."""
+
+
+_WORD = "_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +134,45 @@ def describe(outcome: Outcome | str | None) -> dict[str, Any]:
         "detail": outcome.detail,
         "stages": stages,
     }
+
+
+def build_menu_item(place: Place, item: types.InlineCompletionItem) -> types.CompletionItem | None:
+    """The same suggestion for a completion menu: it replaces the word left of the cursor too.
+
+    Menus filter by the text between the edit's start and the cursor, and show one line.
+    """
+    cursor = place.cursor
+    left = cursor.text[cursor.line_start : cursor.offset]
+    word = left[len(left.rstrip(_WORD)) :] if left else ""
+    if item.range is None or not isinstance(item.insert_text, str):
+        return None
+    start = types.Position(cursor.line, cursor.character(cursor.offset - len(word)))
+    text = word + item.insert_text
+    return types.CompletionItem(
+        label=text.strip().partition("\n")[0].rstrip("\r"),
+        kind=types.CompletionItemKind.Snippet,
+        filter_text=text,
+        text_edit=types.TextEdit(types.Range(start, item.range.end), text),
+        command=item.command,
+    )
+
+
+def rested_at(params: object) -> types.InlineCompletionParams | None:
+    """Where `snowcoder/didRestCursor` says the cursor is, as a request; None if it does not."""
+    if not isinstance(params, dict):
+        return None
+    document, position = params.get("textDocument"), params.get("position")
+    if not isinstance(document, dict) or not isinstance(position, dict):
+        return None
+    uri, line, character = document.get("uri"), position.get("line"), position.get("character")
+    if not isinstance(uri, str) or not _is_count(line) or not _is_count(character):
+        return None
+    return types.InlineCompletionParams(
+        types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
+        types.TextDocumentIdentifier(uri),
+        types.Position(line, character),
+    )
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

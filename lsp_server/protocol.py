@@ -12,6 +12,7 @@ from typing import Any
 
 from cattrs import Converter, transform_error
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.protocol.json_rpc import JsonRPCNotification, JsonRPCRequestMessage
@@ -51,11 +52,28 @@ class Protocol(LanguageServerProtocol):
             msg_id = message.get("id") if isinstance(message, dict) else None
             self._refuse(msg_id, INVALID_REQUEST, "not a JSON-RPC 2.0 message")
         elif "method" not in message:
-            super().handle_message(super().structure_message(message))
+            self._handle_reply(message)
         elif "id" in message:
             self._handle_incoming_request(message)
         else:
             self._handle_incoming_notification(message)
+
+    def _handle_reply(self, message: dict[str, Any]) -> None:
+        """Hand a reply to whoever asked, as plain JSON: what it must look like is theirs to say.
+
+        Replies to questions nobody asked are dropped; their ids may be those of the client's own
+        requests.
+        """
+        msg_id = message.get("id")
+        future = None
+        if isinstance(msg_id, str) and self._result_types.pop(msg_id, None) is not None:
+            future = self._request_futures.pop(msg_id, None)
+        if future is None or future.done():
+            logger.warning("ignoring a reply to nothing")
+        elif "error" in message:
+            future.set_exception(JsonRpcException(f"the client refused: {message['error']}"))
+        else:
+            future.set_result(message.get("result"))
 
     def _handle_incoming_request(self, message: dict[str, Any]) -> None:
         msg_id, method = message["id"], message["method"]

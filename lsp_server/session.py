@@ -34,6 +34,10 @@ class Engine(Protocol):
         """Blocks; looks at `request.cancel`."""
         ...
 
+    def prepare(self, request: CompletionRequest) -> None:
+        """Read the prompt ahead of a completion there; looks at `request.cancel`."""
+        ...
+
     def accepted(self, suggestion_id: str) -> None:
         """The user took a suggestion."""
         ...
@@ -97,6 +101,7 @@ class Session:
         self._loading = 0
         self._attempted = -math.inf
         self._current: _Pending | None = None
+        self._resting = threading.Event()
         self._requests = 0
         self._model_calls = 0
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -123,6 +128,7 @@ class Session:
         """Stop what runs; wait two seconds for it."""
         if self._current is not None:
             self._current.cancel.set()
+        self._resting.set()
         self._worker.close(_CLOSE_S)
 
     async def complete(self, request: CompletionRequest) -> Outcome | None:
@@ -132,6 +138,7 @@ class Session:
         """
         if self._current is not None:
             self._current.supersede()
+        self._resting.set()
         if not self.ready and not self.loading and self._may_retry():
             self.start()
         pending = _Pending(request.cancel, asyncio.get_running_loop().create_future())
@@ -155,6 +162,14 @@ class Session:
             job.cancel()
             return None
         return self._answer(request, job, worker)
+
+    def prepare(self, request: CompletionRequest) -> None:
+        """Use a pause of the user to read the prompt; the next request ends it."""
+        if self._current is not None:
+            return
+        self._resting.set()
+        self._resting = request.cancel
+        self._submit(lambda engine: engine.prepare(request))
 
     def _answer(
         self, request: CompletionRequest, job: asyncio.Future[Outcome], worker: Worker
@@ -252,6 +267,10 @@ class Session:
             return _error(f"internal error: {error}")
 
     async def _call(self, action: Callable[[Engine], None]) -> None:
+        # It is done in its turn; nobody has to wait until a long decode is over.
+        await asyncio.wait({self._submit(action)}, timeout=_CALL_S)
+
+    def _submit(self, action: Callable[[Engine], None]) -> asyncio.Future[None]:
         def run() -> None:
             if self._loaded is None:
                 return
@@ -262,8 +281,7 @@ class Session:
 
         job = asyncio.wrap_future(self._worker.submit(run))
         job.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # It is done in its turn; nobody has to wait until a long decode is over.
-        await asyncio.wait({job}, timeout=_CALL_S)
+        return job
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ CLIENT_SETTINGS = frozenset({"command"})
 """Names that belong to an editor's extension; they travel along and mean nothing here."""
 
 
+CANDIDATES = 3
+"""Suggestions that an explicit request gives at most."""
+
+
 class OnBattery(StrEnum):
     """What happens while the machine runs on battery."""
 
@@ -45,6 +49,10 @@ class Settings(BaseModel):
         description="Show a suggestion only if its summed token log-probability is above this; "
         "null shows all.",
     )
+    max_lines: Annotated[int, Field(ge=1, le=50)] = Field(
+        default=8,
+        description="Most lines of a suggestion where a block is open and empty; 1 never goes on.",
+    )
     languages: list[str] | None = Field(
         default=None,
         description="LSP language ids to complete in; null means those of the model card.",
@@ -68,6 +76,12 @@ class Settings(BaseModel):
         description="While on battery: suggest always, only when invoked, or never.",
     )
 
+    completion: bool = Field(
+        default=False,
+        description="Offer the suggestion in the completion menu, for editors without inline "
+        "completion. Read once, when the server starts.",
+    )
+
     @field_validator("exclude")
     @classmethod
     def _readable(cls, patterns: list[str]) -> list[str]:
@@ -79,7 +93,9 @@ class Settings(BaseModel):
         languages = None if self.languages is None else frozenset(self.languages)
         return Policies(
             trigger=TriggerPolicy(languages=languages),
-            decode=DecodePolicy(deadline_ms=self.deadline_ms),
+            decode=DecodePolicy(
+                deadline_ms=self.deadline_ms, block_lines=self.max_lines, candidates=CANDIDATES
+            ),
             confidence=ConfidencePolicy(min_logprob=self.min_logprob),
         )
 

@@ -39,6 +39,9 @@ class Seer:
             return Hidden(HiddenReason.LOW_CONFIDENCE, "not sure", Record())
         return Suggestion(str(number), rest, request.offset, request.offset, Record())
 
+    def prepare(self, request: CompletionRequest) -> None:
+        raise NotImplementedError
+
     def accepted(self, suggestion_id: str) -> None:
         self.accepted_ids.append(suggestion_id)
 

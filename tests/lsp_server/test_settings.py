@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from completion.types import Policies
+from completion.types import DecodePolicy, Policies
 from lsp_server.settings import OnBattery, Settings, read_settings, schema, section
 
 
 @pytest.mark.parametrize("options", [None, {}, {"command": ["snowcoder"]}])
 def test_nothing_given_means_the_defaults(options: object) -> None:
     assert read_settings(options) == (Settings(), [])
-    assert Settings().policies() == Policies()
+    decode = DecodePolicy(block_lines=8, candidates=3)
+    assert Settings().policies() == Policies(decode=decode)
 
 
 def test_settings_reach_the_policies() -> None:
