@@ -7,6 +7,7 @@ kept as its list of lines, so that an edit costs what it changes and not the who
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -203,3 +204,10 @@ class Documents:
     def close(self, uri: str) -> None:
         """Forget a document; unknown ones are ignored."""
         self._open.pop(uri, None)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 (hex, of UTF-8) of every open document, by URI."""
+        return {
+            uri: hashlib.sha256(document.text.encode("utf-8", "replace")).hexdigest()
+            for uri, document in self._open.items()
+        }

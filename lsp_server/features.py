@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 STATS = "snowcoder/stats"
 """Custom request: what the last requests did, for the latency benchmark."""
+DOCUMENTS = "snowcoder/documents"
+"""Custom request: SHA-256 of every open document, to compare with what the client has."""
 WHY = "snowcoder.why"
 PAUSE = "snowcoder.pause"
 RESUME = "snowcoder.resume"
@@ -253,6 +255,10 @@ def _register_commands(server: SnowCoderServer) -> None:
     def resume(ls: SnowCoderServer, *_: object) -> None:
         ls.paused = False
         ls.publish()
+
+    @server.feature(DOCUMENTS)
+    def documents(ls: SnowCoderServer, params: object) -> dict[str, str]:
+        return ls.protocol.documents.fingerprints()
 
     @server.feature(STATS)
     def stats(ls: SnowCoderServer, params: object) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Handlers (`lsp_server.features`) are thin and call this; the protocol is in `lsp
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -134,7 +133,8 @@ class SnowCoderServer(LanguageServer):
 
     def report_server_error(self, error: Exception, source: type[Exception]) -> None:
         """Log what went wrong; unreadable input is answered. No message pops up in the editor."""
-        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        # JSON too deep or with numbers too long for Python is unreadable as well.
+        if isinstance(error, ValueError | RecursionError):
             self.protocol.refuse_unreadable(error)
         else:
             logger.error("%s: %s", source.__name__, error)

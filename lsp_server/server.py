@@ -6,9 +6,10 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from lsp_server import features, logfile
+from lsp_server.framing import FrameReader
 from lsp_server.language_server import Loader, SnowCoderServer
 from lsp_server.loading import load_engine
 from lsp_server.paths import state_dir
@@ -48,7 +49,8 @@ def serve(server: SnowCoderServer, tcp: str | None = None) -> int:
     """
     try:
         if tcp is None:
-            server.start_io(*_standard_streams())
+            stdin, stdout = _standard_streams()
+            server.start_io(cast(BinaryIO, FrameReader(stdin)), stdout)
         else:
             server.start_tcp(*parse_address(tcp))
     except SystemExit:
