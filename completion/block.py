@@ -65,18 +65,12 @@ def block_end(text: str, left: str, suffix: str) -> int:
     return len(text[:end].rstrip())
 
 
-def stop_rule(
-    prefix: str, suffix: str, confidence: ConfidencePolicy
-) -> Callable[[str, float], bool]:
-    """For `GenerateRequest.ended`: the block is over, or what follows is no longer sure."""
+def stop_rule(prefix: str, suffix: str) -> Callable[[str], bool]:
+    """For `GenerateRequest.ended`: whether what is written goes beyond the block already."""
     left = prefix[prefix.rfind("\n") + 1 :]
 
-    def ended(text: str, total: float) -> bool:
-        if not text.strip().count("\n") and not text.strip(" ").endswith("\n"):
-            return False
-        return not confident(total, confidence) or block_end(text, left, suffix) < len(
-            text.rstrip()
-        )
+    def ended(text: str) -> bool:
+        return block_end(text, left, suffix) < len(text.rstrip())
 
     return ended
 

@@ -12,20 +12,20 @@ import uuid
 from dataclasses import dataclass, replace
 
 from completion import block
+from completion.ahead import Ahead
 from completion.candidates import branches
-from completion.confidence import TokenLogprobs, confident, logprob_sum
+from completion.confidence import confident, logprob_sum
 from completion.filters import reject
-from completion.prompt import Prompt, PromptBuilder
-from completion.reuse import Offer, Offers
+from completion.prompt import Prompt, PromptBuilder, prompt_suffix
+from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
-from completion.trigger import Skip, closing_only, skip_document, skip_position
+from completion.trigger import Skip, skip_document, skip_position
 from completion.types import (
     CompletionRequest,
     ConfidencePolicy,
     Hidden,
     HiddenReason,
-    Mode,
     Outcome,
     Record,
     Source,
@@ -64,6 +64,7 @@ class CompletionEngine:
         self._backend = backend
         self._prompts = PromptBuilder(backend.tokenizer, backend.context_length)
         self._offers = Offers()
+        self._ahead = Ahead(backend, self._prompts, self._offers)
 
     def complete(self, request: CompletionRequest) -> Outcome:
         """Suggest text at the cursor, or say why not. Blocks; never raises for bad input."""
@@ -80,6 +81,16 @@ class CompletionEngine:
         record.total_ms = _milliseconds_since(started)
         return Hidden(result.reason, result.detail, record) if isinstance(result, Skip) else result
 
+    def prepare(self, request: CompletionRequest) -> None:
+        """Work ahead while the user rests at the place of `request`, already completed.
+
+        Blocks; returns as soon as `request.cancel` is set. Suggests nothing itself.
+        """
+        try:
+            self._ahead.prepare(request)
+        except ModelError as error:
+            logger.warning("working ahead failed: %s", error)
+
     def accepted(self, suggestion_id: str) -> None:
         """The user took a suggestion: nothing more is offered there until another edit."""
         self._offers.accepted(suggestion_id)
@@ -93,6 +104,7 @@ class CompletionEngine:
         self._offers.forget(uri)
         self._prompts.forget(uri)
         self._backend.forget(uri)
+        self._ahead.forget(uri)
 
     def _complete(
         self, request: CompletionRequest, received: float, record: Record
@@ -116,11 +128,14 @@ class CompletionEngine:
             return decoded
         if sized is not request:
             decoded = self._trim(request, document, decoded, record)
+        if decoded.result.stop is StopReason.UNLIKELY:
+            self._remember(request, document, decoded, Shaped(decoded.result.text), shown=False)
+            return _not_confident(logprob_sum(decoded.result.logprobs))
         shaped = _shape(sized, document, decoded.result, record)
         if isinstance(shaped, Skip):
             return shaped
         judged = self._judge(request, document, decoded, shaped, record)
-        if isinstance(judged, Skip) or request.trigger is not Trigger.INVOKED:
+        if isinstance(judged, Skip) or not _wants_several(request):
             return judged
         return replace(
             judged, alternatives=self._alternatives(sized, document, decoded, judged, received)
@@ -160,7 +175,8 @@ class CompletionEngine:
         heal = decoded.prompt.heal
         for branch in branches(decoded.result, self._pieces(decoded), heal, wanted):
             record = Record()
-            prompt = Prompt([*decoded.prompt.ids, *branch.kept], branch.heal)
+            ids = [*decoded.prompt.ids, *branch.kept]
+            prompt = replace(decoded.prompt, ids=ids, heal=branch.heal)
             other = self._generate(request, document, prompt, received, record, avoid=branch.avoid)
             if isinstance(other, Skip) or other.result.stop not in _ENDED:
                 break
@@ -176,27 +192,6 @@ class CompletionEngine:
                 found.append(suggestion)
         return tuple(found)
 
-    def prepare(self, request: CompletionRequest) -> None:
-        """Read the prompt of `request` into the KV cache, for a completion that may follow."""
-        if request.cancel.is_set() or skip_document(
-            request.text, request.language, request.policies.trigger, self._backend.languages
-        ):
-            return
-        try:
-            document = normalise(request.text, request.offset)
-            prompt = self._prompt(request, document)
-            self._backend.generate(
-                GenerateRequest(
-                    prompt_ids=prompt.ids,
-                    heal=prompt.heal,
-                    max_tokens=0,
-                    cancel=request.cancel,
-                    cache_key=request.uri,
-                )
-            )
-        except (CursorError, ModelError) as error:
-            logger.debug("nothing was prepared: %s", error)
-
     def _reuse(
         self, request: CompletionRequest, document: Normalised, record: Record
     ) -> Suggestion | Skip | None:
@@ -206,14 +201,20 @@ class CompletionEngine:
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
             return None
-        if not rest.insert:
-            if request.trigger is Trigger.INVOKED:
-                return None
-            return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
         if rest.offer.dismissed:
             if request.trigger is Trigger.INVOKED:
                 return None
             return Skip(HiddenReason.DISMISSED, "the suggestion was dismissed here")
+        if rest.offer.aborted:
+            _, record.logprob_sum = rest.logprob_bounds
+            if confident(record.logprob_sum, request.policies.confidence):
+                return None
+            record.source = Source.TYPED_THROUGH
+            return _not_confident(record.logprob_sum)
+        if not rest.insert:
+            if request.trigger is Trigger.INVOKED:
+                return None
+            return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
         if not rest.offer.shown:
             low, high = rest.logprob_bounds
             record.logprob_sum = high
@@ -224,6 +225,10 @@ class CompletionEngine:
                 return None
             if not visible_enough(rest.insert):
                 return Skip(HiddenReason.EMPTY, _DETAILS[HiddenReason.EMPTY])
+            # What was decoded ahead has not been through the filters yet.
+            rejected = reject(document.prefix, rest.insert, document.suffix, rest.replace_right)
+            if rejected is not None:
+                return Skip(rejected, _DETAILS[rejected])
             self._offers.put(request.uri, request.policies, replace(rest.offer, shown=True))
         record.source = Source.TYPED_THROUGH
         shaped = Shaped(rest.insert, rest.replace_right)
@@ -240,40 +245,54 @@ class CompletionEngine:
         """Show or hide by confidence; either way the next keystrokes may need it."""
         total = record.logprob_sum
         shown = total is None or confident(total, request.policies.confidence)
-        suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
+        offer = self._remember(request, document, decoded, shaped, shown=shown)
+        if total is None or shown:
+            return _suggestion(offer.suggestion_id, document, shaped, record)
+        return _not_confident(total)
+
+    def _remember(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        decoded: _Decoded,
+        shaped: Shaped,
+        *,
+        shown: bool,
+    ) -> Offer:
+        offer = make_offer(
+            document.prefix,
+            document.suffix,
+            decoded.result,
+            decoded.prompt.heal,
+            shaped,
+            self._backend.tokenizer,
+            shown=shown,
+        )
         if request.policies.trigger.enabled:
-            lengths = [len(piece) for piece in self._pieces(decoded)]
-            offer = Offer(
-                suggestion.suggestion_id,
-                document.prefix,
-                document.suffix,
-                shaped.insert,
-                shaped.replace_right,
-                TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.prompt.heal)),
-                complete=decoded.result.stop in _ENDED,
-                shown=shown,
-            )
             self._offers.put(request.uri, request.policies, offer)
-        return suggestion if total is None or shown else _not_confident(total)
+        return offer
 
     def _decode(
         self, request: CompletionRequest, document: Normalised, received: float, record: Record
     ) -> _Decoded | Skip:
+        policies, decode = request.policies, request.policies.decode
+        deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
         began = time.perf_counter()
-        prompt = self._prompt(request, document)
-        record.prompt_ms = _milliseconds_since(began)
-        return self._generate(request, document, prompt, received, record)
-
-    def _prompt(self, request: CompletionRequest, document: Normalised) -> Prompt:
-        decode = request.policies.decode
-        return self._prompts.build(
+        if deadline is not None and began >= deadline:
+            return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
+        prompt = self._prompts.build(
             document.prefix,
-            _prompt_suffix(request, document.suffix),
+            prompt_suffix(request, document.suffix),
             uri=request.uri,
-            window=request.policies.window,
+            window=policies.window,
             mode=decode.mode,
             max_tokens=decode.max_tokens,
+            affordable=(
+                None if deadline is None else self._backend.affordable_tokens(deadline - began)
+            ),
         )
+        record.prompt_ms = _milliseconds_since(began)
+        return self._generate(request, document, prompt, received, record)
 
     def _generate(
         self,
@@ -284,16 +303,13 @@ class CompletionEngine:
         record: Record,
         avoid: int | None = None,
     ) -> _Decoded | Skip:
+        """Decode; with `avoid`, a candidate that is meant to be less likely."""
         decode = request.policies.decode
         deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
-        if deadline is not None and time.perf_counter() >= deadline:
-            return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
+        sure = request.policies.confidence if avoid is None else ConfidencePolicy(None)
         ended = None
         if decode.max_lines > 1 and decode.block_lines > 1:
-            # The others of several candidates are meant to be unlikely.
-            unsure = avoid is not None
-            sure = ConfidencePolicy(None) if unsure else request.policies.confidence
-            ended = block.stop_rule(document.prefix, document.suffix, sure)
+            ended = block.stop_rule(document.prefix, document.suffix)
         result = self._backend.generate(
             GenerateRequest(
                 prompt_ids=prompt.ids,
@@ -303,6 +319,8 @@ class CompletionEngine:
                 deadline=deadline,
                 cancel=request.cancel,
                 cache_key=request.uri,
+                drafts=decode.drafts,
+                min_logprob=sure.min_logprob,
                 avoid=avoid,
                 ended=ended,
             )
@@ -311,6 +329,8 @@ class CompletionEngine:
         record.prefill_ms, record.decode_ms = result.prefill_ms, result.decode_ms
         record.prompt_tokens, record.reused_tokens = result.prompt_tokens, result.reused_tokens
         record.generated_tokens = len(result.token_ids)
+        record.drafted_tokens = result.drafted_tokens
+        record.accepted_tokens = result.accepted_tokens
         record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
         record.stop = result.stop.value
         if result.stop is StopReason.CANCELLED:
@@ -327,8 +347,10 @@ def _shape(
         lines = request.policies.decode.max_lines
         shaped = shape(result.text, document.prefix, document.suffix, max_lines=lines)
         if isinstance(shaped, Shaped):
-            rejected = reject(document.prefix, shaped.insert, document.suffix, shaped.replace_right)
-            shaped = rejected or shaped
+            shaped = (
+                reject(document.prefix, shaped.insert, document.suffix, shaped.replace_right)
+                or shaped
+            )
     else:
         shaped = Shaped(result.text) if result.text else HiddenReason.EMPTY
     record.shape_ms = _milliseconds_since(began)
@@ -337,21 +359,6 @@ def _shape(
     if result.stop is StopReason.DEADLINE:
         return Skip(HiddenReason.DEADLINE, "the deadline passed before there was a suggestion")
     return Skip(shaped, _DETAILS[shaped])
-
-
-def _prompt_suffix(request: CompletionRequest, suffix: str) -> str:
-    """The suffix as the model sees it.
-
-    In single-line mode, brackets and quotes right of the cursor that an editor closed are left
-    out: the model writes the line's end itself, `shape` puts both together again, and the KV
-    cache survives an editor that adds and removes them with every bracket typed.
-    """
-    policies = request.policies
-    if not policies.shape.enabled or policies.decode.mode is not Mode.JOINT:
-        return suffix
-    _, right = line_around("", suffix)
-    one_line = policies.decode.max_lines == 1
-    return suffix[len(right) :] if one_line and closing_only(right) else suffix
 
 
 def _wants_several(request: CompletionRequest) -> bool:

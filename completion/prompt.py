@@ -19,7 +19,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from completion.types import Mode, WindowPolicy
+from completion.shape import line_around
+from completion.trigger import closing_only
+from completion.types import CompletionRequest, Mode, WindowPolicy
 from models.backend import PromptError
 from models.tokenizer import Tokenizer, split_lines
 
@@ -33,8 +35,16 @@ _CHARACTERS_PER_TOKEN = 16
 # A line longer than the window starts here; dense text (digits, Chinese) takes more tokens.
 _CUT_CHARACTERS_PER_TOKEN = 2
 # After an overflow the window must have room to grow, or every keystroke would overflow again.
-_OVERFLOW_SHARE = 0.6
+_OVERFLOW_SHARE = 0.7
 _MARKERS = 4
+# Fewer tokens before the cursor than this are not worth a suggestion, however slow the machine.
+_LEAST_PREFIX = 64
+# Where time is short, the suffix gets one part in so many of what can be read.
+_SUFFIX_PART = 4
+# In rest, a window is built anew when it covers less than this share of what it might, or when
+# it is this near to overflowing.
+_SHORT_SHARE = 0.6
+_FULL_SHARE = 0.92
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,7 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._context_length = context_length
         self._windows: OrderedDict[tuple[str, WindowPolicy], _Window] = OrderedDict()
+        self._ahead: dict[tuple[str, WindowPolicy], _Window] = {}
 
     def build(
         self,
@@ -105,45 +116,113 @@ class PromptBuilder:
         window: WindowPolicy,
         mode: Mode,
         max_tokens: int,
+        affordable: int | None = None,
+        imagined: bool = False,
     ) -> Prompt:
         """Prompt for the cursor between `prefix` and `suffix` (normalised text).
 
-        Never longer than the context length less `max_tokens`.
+        Never longer than the context length less `max_tokens`. A new window holds about
+        `affordable` tokens at most. An `imagined` document is what the user's may become: the
+        window is not moved for it.
 
         Raises:
             PromptError: `max_tokens` leaves no room for a prompt.
         """
-        room = self._context_length - max_tokens - _MARKERS
-        if room < 1:
-            raise PromptError(
-                f"{max_tokens} tokens to generate leave no room for a prompt in a context of "
-                f"{self._context_length}"
-            )
+        room = self._room(max_tokens)
         length = len(prefix) + len(suffix)
         old = self._windows.get((uri, window))
-        most = min(window.suffix_tokens, room // 2)
-        kept = old.suffix if old and old.suffix.fits(suffix, most) else None
+        full = min(window.suffix_tokens, room // 2)
+        kept = old.suffix if old and old.suffix.fits(suffix, full) else None
+        most, fresh = min(window.fresh_suffix_tokens, full), window.fresh_prefix_tokens
+        if affordable is not None:
+            most = min(most, affordable // _SUFFIX_PART)
+            fresh = min(fresh, max(_LEAST_PREFIX, affordable - most))
         after = kept or self._take_suffix(suffix, most)
         cap = min(window.prefix_tokens, room - len(after.ids))
         # With another suffix nothing of the KV cache survives: a short window is quick to read.
         start = old.find(prefix, length) if old and kept else None
         overflow = start is not None and len(prefix) - start > cap * _CHARACTERS_PER_TOKEN
         if start is None or overflow:
-            start = self._window_start(prefix, min(window.fresh_prefix_tokens, cap))
+            start = self._window_start(prefix, min(fresh, cap))
         before = self._tokenizer.encode(prefix[start:])
         if len(before) > cap:
-            shorter = min(window.fresh_prefix_tokens, int(cap * _OVERFLOW_SHARE))
-            start = self._window_start(prefix, shorter)
+            start = self._window_start(prefix, min(fresh, int(cap * _OVERFLOW_SHARE)))
             before = self._tokenizer.encode(prefix[start:])
             before = before[max(0, len(before) - cap) :]
-        anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-        self._remember((uri, window), _Window(start, anchor, length, after))
+        if not imagined:
+            anchor = prefix[start : start + _ANCHOR_CHARACTERS]
+            self._remember((uri, window), _Window(start, anchor, length, after))
         return self._lay_out(after.ids, before, mode)
 
+    def build_ahead(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        uri: str,
+        window: WindowPolicy,
+        mode: Mode,
+        max_tokens: int,
+    ) -> Prompt | None:
+        """Prompt of a better window than the last one of `build`, to be read while the user rests.
+
+        A short window is extended, one that is nearly full is cut. `adopt` makes `build` use it;
+        until then it stays where it begins, so that reading it may be interrupted.
+
+        Returns:
+            None where the window is good as it is, or gone.
+
+        Raises:
+            PromptError: `max_tokens` leaves no room for a prompt.
+        """
+        key, length = (uri, window), len(prefix) + len(suffix)
+        current = self._windows.get(key)
+        start = current.find(prefix, length) if current else None
+        if current is None or start is None:
+            return None
+        room = self._room(max_tokens)
+        full = min(window.suffix_tokens, room // 2)
+        cut = current.suffix.truncated and len(current.suffix.ids) < _SHORT_SHARE * full
+        cap = min(window.prefix_tokens, room - full)
+        target = min(window.rest_prefix_tokens, int(cap * _OVERFLOW_SHARE))
+        used = len(self._tokenizer.encode(prefix[start:]))
+        short = cut or (start > 0 and used < _SHORT_SHARE * target)
+        if not short and used <= _FULL_SHARE * cap:
+            self._ahead.pop(key, None)
+            return None
+        begun = self._ahead.get(key)
+        if begun and begun.suffix.fits(suffix, full):
+            after, start = begun.suffix, begun.find(prefix, length)
+        else:
+            after, start = self._take_suffix(suffix, full) if cut else current.suffix, None
+        before = [] if start is None else self._tokenizer.encode(prefix[start:])
+        if start is None or len(before) > _FULL_SHARE * cap:
+            start = self._window_start(prefix, target)
+            before = self._tokenizer.encode(prefix[start:])[-cap:]
+        anchor = prefix[start : start + _ANCHOR_CHARACTERS]
+        self._ahead[key] = _Window(start, anchor, length, after)
+        return self._lay_out(after.ids, before, mode)
+
+    def adopt(self, uri: str, window: WindowPolicy) -> None:
+        """Go on with the window of the last `build_ahead`: the model has read it."""
+        self._remember((uri, window), self._ahead.pop((uri, window)))
+
     def forget(self, uri: str) -> None:
-        """Drop the window of a closed document."""
+        """Drop the windows of a closed document."""
+        for key in [key for key in self._ahead if key[0] == uri]:
+            del self._ahead[key]
         for key in [key for key in self._windows if key[0] == uri]:
             del self._windows[key]
+
+    def _room(self, max_tokens: int) -> int:
+        """How many tokens of text a prompt may hold."""
+        room = self._context_length - max_tokens - _MARKERS
+        if room < 1:
+            raise PromptError(
+                f"{max_tokens} tokens to generate leave no room for a prompt in a context of "
+                f"{self._context_length}"
+            )
+        return room
 
     def _lay_out(self, suffix: list[int], prefix: list[int], mode: Mode) -> Prompt:
         special = self._tokenizer.special
@@ -189,4 +268,20 @@ class PromptBuilder:
         self._windows[key] = window
         self._windows.move_to_end(key)
         while len(self._windows) > _DOCUMENTS:
-            self._windows.popitem(last=False)
+            gone, _ = self._windows.popitem(last=False)
+            self._ahead.pop(gone, None)
+
+
+def prompt_suffix(request: CompletionRequest, suffix: str) -> str:
+    """The suffix as the model sees it.
+
+    In single-line mode, brackets and quotes right of the cursor that an editor closed are left
+    out: the model writes the line's end itself, `shape` puts both together again, and the KV
+    cache survives an editor that adds and removes them with every bracket typed.
+    """
+    policies = request.policies
+    if not policies.shape.enabled or policies.decode.mode is not Mode.JOINT:
+        return suffix
+    _, right = line_around("", suffix)
+    one_line = policies.decode.max_lines == 1
+    return suffix[len(right) :] if one_line and closing_only(right) else suffix

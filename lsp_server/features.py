@@ -229,6 +229,7 @@ def _register_feedback(server: SnowCoderServer) -> None:
         visible = params.get("visible") if isinstance(params, dict) else None
         if isinstance(visible, bool):
             ls.visible = visible
+            ls.session.end_rest()
             ls.publish()
 
 
@@ -249,6 +250,7 @@ def _register_commands(server: SnowCoderServer) -> None:
     @server.command(PAUSE)
     def pause(ls: SnowCoderServer, *_: object) -> None:
         ls.paused = True
+        ls.session.end_rest()
         ls.publish()
 
     @server.command(RESUME)

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 RECENT = 2000
 """How many requests `stats` remembers."""
+REST_S = 0.15
+"""After an answer and so long without another request, the engine works ahead."""
 _CLOSE_S = 2.0
 _CALL_S = 1.0
 
@@ -35,7 +37,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, request: CompletionRequest) -> None:
-        """Read the prompt ahead of a completion there; looks at `request.cancel`."""
+        """Work ahead at the place of an answered request. Blocks; looks at `request.cancel`."""
         ...
 
     def accepted(self, suggestion_id: str) -> None:
@@ -101,7 +103,8 @@ class Session:
         self._loading = 0
         self._attempted = -math.inf
         self._current: _Pending | None = None
-        self._resting = threading.Event()
+        self._rest: asyncio.TimerHandle | None = None
+        self._preparing = threading.Event()
         self._requests = 0
         self._model_calls = 0
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -128,7 +131,7 @@ class Session:
         """Stop what runs; wait two seconds for it."""
         if self._current is not None:
             self._current.cancel.set()
-        self._resting.set()
+        self.end_rest()
         self._worker.close(_CLOSE_S)
 
     async def complete(self, request: CompletionRequest) -> Outcome | None:
@@ -138,7 +141,7 @@ class Session:
         """
         if self._current is not None:
             self._current.supersede()
-        self._resting.set()
+        self.end_rest()
         if not self.ready and not self.loading and self._may_retry():
             self.start()
         pending = _Pending(request.cancel, asyncio.get_running_loop().create_future())
@@ -161,15 +164,24 @@ class Session:
         if pending.superseded.done():
             job.cancel()
             return None
+        loop = asyncio.get_running_loop()
+        self._rest = loop.call_later(REST_S, self.prepare, request)
         return self._answer(request, job, worker)
 
     def prepare(self, request: CompletionRequest) -> None:
-        """Use a pause of the user to read the prompt; the next request ends it."""
+        """Use a pause of the user to work ahead; the next request ends it within milliseconds."""
         if self._current is not None:
             return
-        self._resting.set()
-        self._resting = request.cancel
-        self._submit(lambda engine: engine.prepare(request))
+        self.end_rest()
+        self._preparing = threading.Event()
+        ahead = replace(request, cancel=self._preparing)
+        self._submit(lambda engine: engine.prepare(ahead))
+
+    def end_rest(self) -> None:
+        """The user goes on, or does not want anything done: work ahead ends."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._preparing.set()
 
     def _answer(
         self, request: CompletionRequest, job: asyncio.Future[Outcome], worker: Worker
@@ -212,6 +224,7 @@ class Session:
 
     async def forget(self, uri: str) -> None:
         """Tell the engine that a document was closed."""
+        self.end_rest()
         await self._call(lambda engine: engine.forget(uri))
 
     def stats(self) -> dict[str, Any]:

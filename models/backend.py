@@ -51,6 +51,8 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     CONTEXT_FULL = "context_full"
+    UNLIKELY = "unlikely"
+    """The text's log-probability fell to the request's `min_logprob`; the text is unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,11 @@ class GenerateRequest:
         cancel: set by another thread to stop; checked between tokens and during prefill.
         cache_key: requests with the same key share a KV cache (one key per document).
         avoid: a token id that may not come first, for a second candidate; None for any.
-        ended: asked after every token behind the first line break, with the text so far and the
-            sum of its log-probabilities; True ends decoding as a line break would.
+        ended: asked after every token behind the first line break, with the text so far; True
+            ends decoding as a line break would.
+        drafts: guess tokens and verify several in one run; the text is the same without.
+        min_logprob: stop once the summed log-probability is no greater than this: it can only
+            fall. None never stops for it.
     """
 
     prompt_ids: list[int]
@@ -83,7 +88,9 @@ class GenerateRequest:
     cancel: threading.Event = field(default_factory=threading.Event)
     cache_key: str = ""
     avoid: int | None = None
-    ended: Callable[[str, float], bool] | None = None
+    ended: Callable[[str], bool] | None = None
+    drafts: bool = True
+    min_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,8 @@ class GenerateResult:
         prompt_tokens: length of the prompt in tokens.
         reused_tokens: how many of them were already in the KV cache.
         prefill_ms, decode_ms: wall-clock milliseconds.
+        drafted_tokens: tokens that were guessed and verified.
+        accepted_tokens: how many of them the model chose; each saved a run.
     """
 
     text: str
@@ -111,6 +120,8 @@ class GenerateResult:
     reused_tokens: int
     prefill_ms: float
     decode_ms: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Backend(Protocol):
@@ -144,6 +155,17 @@ class Backend(Protocol):
         """
         ...
 
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """How many prompt tokens can be read anew so that a line is decoded within `seconds`.
+
+        None where that is not known or does not matter.
+        """
+        ...
+
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document."""
+        ...
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        """The KV cache of `cache_key`, if any, takes the place of that of `new_key`."""
         ...

@@ -142,11 +142,11 @@ def complete_line(model: Sequencer, tokenizer: Tokenizer, cursor: Cursor, max_to
         logits = model.append(prompt[start : start + _CHUNK], 1)
     request = GenerateRequest(prompt, heal, max_tokens)
 
-    def step(token: int) -> Logits:
-        row: Logits = model.append([token], 1)[0]
-        return row
+    def step(ids: Sequence[int], back: int) -> Logits:
+        assert back == 0, "nothing was drafted"
+        return model.append(ids, len(ids))
 
-    return decode_greedily(request, tokenizer, logits[0], step, max_tokens).text
+    return decode_greedily(request, tokenizer, logits, step, max_tokens).text
 
 
 def compare_lines(

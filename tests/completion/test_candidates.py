@@ -10,7 +10,6 @@ from completion.candidates import branches
 from completion.engine import CompletionEngine
 from completion.types import (
     CompletionRequest,
-    ConfidencePolicy,
     DecodePolicy,
     Hidden,
     HiddenReason,
@@ -20,7 +19,6 @@ from completion.types import (
 )
 from models.backend import GenerateRequest, GenerateResult, StopReason
 from models.generate import choose, decode_greedily
-from models.local import LocalBackend
 from tests.completion.scripted import ScriptedBackend, small_tokenizer
 
 SEVERAL = Policies(decode=DecodePolicy(candidates=3, block_lines=6, deadline_ms=None))
@@ -61,7 +59,7 @@ def test_only_the_first_token_is_avoided() -> None:
     logits = np.zeros(tokenizer.vocab_size, np.float32)
     logits[first], logits[second] = 5.0, 4.0
     request = GenerateRequest([1], max_tokens=3, avoid=first)
-    decoded = decode_greedily(request, tokenizer, logits, lambda token: logits, 10)
+    decoded = decode_greedily(request, tokenizer, logits[None], lambda *_: logits[None], 10)
     assert decoded.token_ids == (second, first, first)
 
 
@@ -69,37 +67,36 @@ def test_a_decode_ends_when_its_caller_has_enough() -> None:
     tokenizer = small_tokenizer()
     (letter,), (line_break,) = tokenizer.encode("a"), tokenizer.encode("\n")
     script = iter([letter, line_break, letter, line_break, letter])
-    seen: list[tuple[str, float]] = []
+    seen: list[str] = []
 
-    def step(token: int | None) -> np.ndarray:
-        logits = np.full(tokenizer.vocab_size, -50.0, np.float32)
-        logits[next(script)] = 50.0
+    def step(tokens: object, rejected: int) -> np.ndarray:
+        logits = np.full((1, tokenizer.vocab_size), -50.0, np.float32)
+        logits[0, next(script)] = 50.0
         return logits
 
-    def ended(text: str, total: float) -> bool:
-        seen.append((text, round(total, 3)))
+    def ended(text: str) -> bool:
+        seen.append(text)
         return text.count("\n") == 2
 
     request = GenerateRequest([1], max_tokens=9, max_lines=5, ended=ended)
-    decoded = decode_greedily(request, tokenizer, step(None), step, 20)
+    decoded = decode_greedily(request, tokenizer, step([], 0), step, 20)
     assert decoded.text == "a\na\n"
     assert decoded.stop is StopReason.NEWLINE
-    assert seen == [("a\n", 0.0), ("a\na", 0.0), ("a\na\n", 0.0)]
+    assert seen == ["a\n", "a\na", "a\na\n"]
 
 
 @pytest.mark.parametrize(
-    ("text", "total", "over"),
+    ("text", "over"),
     [
-        ("x = 1\n", -0.1, False),
-        ("x = 1\n    y", -0.1, False),
-        ("x = 1\n    y", -2.0, True),
-        ("x = 1\ny", -0.1, True),
-        ("\n    y", -2.0, False),
+        ("x = 1\n", False),
+        ("x = 1\n    y", False),
+        ("x = 1\n    y\n", False),
+        ("x = 1\ny", True),
+        ("x = 1\n    end", True),
     ],
 )
-def test_a_block_stops_when_it_is_over_or_unsure(text: str, total: float, over: bool) -> None:
-    rule = stop_rule("def f():\n    ", "\n", ConfidencePolicy(-1.5))
-    assert rule(text, total) is over
+def test_a_block_stops_when_it_is_over(text: str, over: bool) -> None:
+    assert stop_rule("def f():\n    ", "\n    end\n")(text) is over
 
 
 def test_an_explicit_request_gives_distinct_suggestions() -> None:
@@ -146,18 +143,3 @@ def test_a_block_is_asked_for_where_one_is_open() -> None:
     assert outcome.insert == "x = 1\n    return x"
     engine.complete(CompletionRequest("y = 2\n\n", 6, uri="other", policies=SEVERAL))
     assert [request.max_lines for request in backend.requests] == [6, 1]
-
-
-def test_what_is_prepared_need_not_be_read_again(tiny_backend: LocalBackend) -> None:
-    engine = CompletionEngine(tiny_backend)
-    text = "def f(number):\n    total = number + 1\n    return "
-    policies = Policies(decode=DecodePolicy(deadline_ms=None))
-    asked = CompletionRequest(text, len(text), uri="a", policies=policies)
-    engine.prepare(asked)
-    engine.prepare(replace(asked, language="rust", uri="b"))
-    engine.prepare(replace(asked, offset=-1))
-    record = engine.complete(asked).record
-    assert record.reused_tokens == record.prompt_tokens - 1
-    cancelled = replace(asked, text="x" * 100, offset=100, uri="c")
-    cancelled.cancel.set()
-    engine.prepare(cancelled)

@@ -55,6 +55,32 @@ def test_joint_layout_heals_the_last_token() -> None:
     assert prompt.heal == TOKENIZER.token_bytes(before[-1])
 
 
+def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:
+    builder = new()
+    prompt = builder.build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=160
+    )
+    assert 100 < len(prompt.ids) <= 160 + 4
+    assert 20 < len(TOKENIZER.encode(suffix_part(prompt))) <= 40
+    hopeless = new().build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
+    )
+    assert 30 < len(hopeless.ids) <= 64 + 4
+    # What is in the KV cache costs nothing.
+    again = builder.build(
+        LINES + "x", LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
+    )
+    assert common(prompt, again) >= len(prompt.ids) - 1
+
+
+def test_a_fast_machine_reads_the_whole_window() -> None:
+    unlimited = build(new(), LINES, LINES)
+    prompt = new().build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=10_000
+    )
+    assert prompt == unlimited
+
+
 def test_indentation_is_healed_too() -> None:
     prompt = build(new(), "class A:\n    def f(self):\n    ")
     assert prompt.heal == b"\n    "
@@ -180,3 +206,20 @@ def test_documents_do_not_share_windows_and_can_be_forgotten() -> None:
     assert len(build(builder, LINES[:600], "\n", uri="b", window=policy).ids) < len(grown.ids)
     builder.forget("a")
     assert len(build(builder, LINES[:600], "\n", window=policy).ids) < len(grown.ids)
+
+
+def test_rest_reads_more_of_the_suffix_and_typing_goes_on_from_it() -> None:
+    builder = new()
+    policy = WindowPolicy(
+        prefix_tokens=400, fresh_prefix_tokens=60, suffix_tokens=90, fresh_suffix_tokens=12
+    )
+    suffix = "\n" + LINES[:900]
+    first = build(builder, LINES[:600], suffix, window=policy)
+    ahead = builder.build_ahead(
+        LINES[:600], suffix, uri="a", window=policy, mode=Mode.JOINT, max_tokens=8
+    )
+    assert ahead is not None
+    assert len(ahead.ids) > len(first.ids) + 70
+    builder.adopt("a", policy)
+    typed = build(builder, LINES[:600] + "value_", suffix, window=policy)
+    assert common(ahead, typed) >= len(ahead.ids) - 2

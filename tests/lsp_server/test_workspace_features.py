@@ -153,11 +153,16 @@ def test_rest_and_dismissal_reach_the_engine(client: Client) -> None:
     for nonsense in (None, {}, {"textDocument": {"uri": 5}, "position": position}):
         client.notify("snowcoder/didRestCursor", nonsense)
     client.notify("textDocument/didDismissCompletion", {"item": item})
-    assert inserted(client, URI, 1, 5) == ["['id-1'] [5]"]
+    (noted,) = inserted(client, URI, 1, 5)
+    assert noted.startswith("['id-1'] [")
+    # At offset 5; the engine may have worked ahead elsewhere on its own.
+    assert "5" in noted.partition("] [")[2]
     client.command("snowcoder.pause")
-    client.notify("snowcoder/didRestCursor", {"textDocument": {"uri": URI}, "position": position})
+    elsewhere = {"textDocument": {"uri": URI}, "position": {"line": 0, "character": 1}}
+    client.notify("snowcoder/didRestCursor", elsewhere)
     client.command("snowcoder.resume")
-    assert inserted(client, URI, 1, 5) == ["['id-1'] [5]"]
+    (noted,) = inserted(client, URI, 1, 5)
+    assert "1" not in noted.partition("] [")[2]
 
 
 def test_the_completion_menu_is_opt_in(client: Client) -> None:
