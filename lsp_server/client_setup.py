@@ -52,6 +52,39 @@ async def register(server: LanguageServer) -> None:
         await _answer(server.client_register_capability_async(params))
 
 
+class LoadingProgress:
+    """Work-done progress while the model is loaded, where the client shows such things."""
+
+    def __init__(self, server: LanguageServer) -> None:
+        self._server = server
+        self._count = 0
+        self._running: str | None = None
+
+    def show(self, loading: bool) -> None:
+        """Begin or end it; what is the case already stays."""
+        if loading == (self._running is not None):
+            return
+        window = self._server.client_capabilities.window
+        if window is None or not window.work_done_progress:
+            return
+        if self._running is not None:
+            self._report(self._running, types.WorkDoneProgressEnd())
+            self._running = None
+            return
+        self._count += 1
+        self._running = f"snowcoder-loading-{self._count}"
+        create = types.WorkDoneProgressCreateParams(token=self._running)
+        # Sent in this order the client knows the token before it is used; a client that refuses
+        # ignores what follows.
+        self._server.window_work_done_progress_create(create)
+        self._report(self._running, types.WorkDoneProgressBegin(title="SnowCoder loads its model"))
+
+    def _report(
+        self, token: str, value: types.WorkDoneProgressBegin | types.WorkDoneProgressEnd
+    ) -> None:
+        self._server.progress(types.ProgressParams(token=token, value=value))
+
+
 async def _answer(question: Any) -> Any:  # noqa: ANN401 - whatever the client says
     try:
         return await asyncio.wait_for(question, _ANSWER_S)

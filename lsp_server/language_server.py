@@ -56,6 +56,7 @@ class SnowCoderServer(LanguageServer):
         self.decisions = Decisions(None if state is None else state / FILE_NAME)
         self.status = StatusReporter(self._send_status)
         self.power = Power()
+        self._progress = client_setup.LoadingProgress(self)
         self.paused = False
         self.visible = True
         self._model = model
@@ -148,6 +149,7 @@ class SnowCoderServer(LanguageServer):
     def publish(self) -> None:
         """Send the status if it changed."""
         self.status.loading = self.session.loading
+        self._progress.show(self.session.loading)
         if self.paused:
             self.status.paused = "paused by the user"
         else:

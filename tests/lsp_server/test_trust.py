@@ -116,6 +116,19 @@ def test_the_status_follows_what_happens(client: Client) -> None:
         assert "weights are broken" in other.status("error")["reason"]
 
 
+def test_loading_is_shown_as_progress_to_clients_that_know_it() -> None:
+    with Client(stub_command()) as client:
+        client.initialize(capabilities={"window": {"workDoneProgress": True}})
+        token = client.respond("window/workDoneProgress/create", None)["token"]
+        for kind in ("begin", "end"):
+            message = client.notifications.get(timeout=TIMEOUT)
+            assert message["method"] == "$/progress"
+            assert message["params"]["token"] == token
+            assert message["params"]["value"]["kind"] == kind
+        assert client.notifications.empty()
+        assert client.leave() == 0
+
+
 def test_nothing_is_generated_while_paused_or_hidden(client: Client) -> None:
     client.open(URI, "ab")
     client.command("snowcoder.pause")
