@@ -35,6 +35,8 @@ _CHUNK = 128
 _PAUSE_S = 0.2
 """After a turn: threads that spin would slow down the other engine."""
 _ROUNDS = 7
+_LONGEST = 1100
+"""Tokens that are read while single steps are timed."""
 _JUMPS = (Cause.OPEN, Cause.JUMP)
 
 
@@ -87,11 +89,12 @@ def time_steps(
     times: dict[str, dict[str, float]] = {}
     for case, (past, new, wanted) in _cases(ids).items():
         samples: dict[str, list[float]] = {name: [] for name in engines}
+        for engine in engines.values():
+            engine.truncate(0)
+            if past:
+                engine.append(ids[:past], 1)
         for _ in range(rounds):
             for name, engine in engines.items():
-                engine.truncate(0)
-                if past:
-                    engine.append(ids[:past], 1)
                 for repetition in range(2 if new > 64 else 8):
                     engine.truncate(past)
                     started = time.perf_counter()
@@ -176,7 +179,8 @@ def measure(
     backend.warm_up()
     manifest = load_manifest(weights)
     generator = np.random.default_rng(0)
-    ids = generator.integers(300, backend.tokenizer.vocab_size, 1100).tolist()
+    length = min(_LONGEST, backend.context_length)
+    ids = generator.integers(300, backend.tokenizer.vocab_size, length).tolist()
     steps: dict[str, TokenSequence] = {"ours": OurSequence(backend.session)}
     trace: dict[str, Generate] = {
         "ours": _ours(backend, drafts=True),

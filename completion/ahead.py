@@ -11,7 +11,7 @@ In this order, until the next request interrupts it:
 
 from __future__ import annotations
 
-from completion.prompt import PromptBuilder, prompt_suffix
+from completion.prompt import PromptBuilder, cache_key, prompt_suffix
 from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, shape
 from completion.text import Normalised, normalise
@@ -19,8 +19,8 @@ from completion.trigger import skip_document
 from completion.types import CompletionRequest
 from models.backend import Backend, GenerateRequest, GenerateResult, StopReason
 
-_SECOND = "\n"
-"""Follows a document's cache key to name its second KV cache; no URI holds a line break."""
+_AHEAD = "\nahead"
+"""Follows a document's URI to name the KV cache of the window that is being read."""
 
 
 class Ahead:
@@ -48,14 +48,14 @@ class Ahead:
         if rest is not None and not request.cancel.is_set():
             if rest.offer.aborted:
                 self._finish(request, document)
-            elif rest.offer.shown and rest.offer.complete:
+            elif rest.offer.shown and rest.offer.complete and policies.decode.max_lines == 1:
                 self._continue(request, rest.offer)
         if not request.cancel.is_set():
             self._extend_window(request, document)
 
     def forget(self, uri: str) -> None:
         """A document was closed."""
-        self._backend.forget(uri + _SECOND)
+        self._backend.forget(uri + _AHEAD)
 
     def _finish(self, request: CompletionRequest, document: Normalised) -> None:
         """Decode the rest of a line that was given up."""
@@ -92,7 +92,7 @@ class Ahead:
             self._offers.put_ahead(request.uri, request.policies, after)
 
     def _extend_window(self, request: CompletionRequest, document: Normalised) -> None:
-        policies, key = request.policies, request.uri + _SECOND
+        policies, key = request.policies, request.uri + _AHEAD
         prompt = self._prompts.build_ahead(
             document.prefix,
             prompt_suffix(request, document.suffix),
@@ -108,7 +108,7 @@ class Ahead:
             prompt_ids=prompt.ids, max_tokens=0, cancel=request.cancel, cache_key=key
         )
         if self._backend.generate(reading).stop is StopReason.MAX_TOKENS:
-            self._backend.rename(key, request.uri)
+            self._backend.rename(key, cache_key(request.uri, prompt.slot))
             self._prompts.adopt(request.uri, policies.window)
 
     def _decode(
@@ -132,7 +132,7 @@ class Ahead:
                 max_tokens=policies.decode.max_tokens,
                 max_lines=policies.decode.max_lines,
                 cancel=request.cancel,
-                cache_key=request.uri,
+                cache_key=cache_key(request.uri, prompt.slot),
                 drafts=policies.decode.drafts,
             )
         )

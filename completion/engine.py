@@ -16,7 +16,7 @@ from completion.ahead import Ahead
 from completion.candidates import branches
 from completion.confidence import confident, logprob_sum
 from completion.filters import reject
-from completion.prompt import Prompt, PromptBuilder, prompt_suffix
+from completion.prompt import SLOTS, Prompt, PromptBuilder, cache_key, prompt_suffix
 from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
@@ -103,7 +103,8 @@ class CompletionEngine:
         """Drop everything kept for a closed document."""
         self._offers.forget(uri)
         self._prompts.forget(uri)
-        self._backend.forget(uri)
+        for slot in range(SLOTS):
+            self._backend.forget(cache_key(uri, slot))
         self._ahead.forget(uri)
 
     def _complete(
@@ -318,7 +319,7 @@ class CompletionEngine:
                 max_lines=decode.max_lines,
                 deadline=deadline,
                 cancel=request.cancel,
-                cache_key=request.uri,
+                cache_key=cache_key(request.uri, prompt.slot),
                 drafts=decode.drafts,
                 min_logprob=sure.min_logprob,
                 avoid=avoid,

@@ -24,7 +24,8 @@ class ModelError(Exception):
     ModelError
     ├── WeightsError       weights missing, altered (SHA-256) or not understood
     ├── TokenizerError     tokenizer.json missing or not the one the weights need
-    └── PromptError        a prompt the model cannot take (empty, longer than its context)
+    ├── PromptError        a prompt the model cannot take (empty, longer than its context)
+    └── CacheError         no memory for a KV cache
     """
 
 
@@ -38,6 +39,10 @@ class TokenizerError(ModelError):
 
 class PromptError(ModelError):
     """The prompt is empty or does not fit the model's context length."""
+
+
+class CacheError(ModelError):
+    """There is no memory for a KV cache."""
 
 
 class StopReason(StrEnum):

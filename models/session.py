@@ -6,7 +6,10 @@ so a step copies nothing and rolling back is resetting a length.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.backend import PromptError, WeightsError
+from models.backend import CacheError, PromptError, WeightsError
 from models.registry import Manifest
 
 Logits = NDArray[np.float32]
@@ -46,6 +49,28 @@ def _int8_products_saturate() -> bool:
         return True
 
 
+def _lazy_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros that take memory page by page as they are written, and give it back when dropped.
+
+    NumPy's come from the C library, which fills memory with zeros once it has some to recycle.
+
+    Raises:
+        CacheError: the system has no memory left.
+    """
+    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    try:
+        if sys.platform == "win32":
+            memory = mmap.mmap(-1, size)
+        else:
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise CacheError(f"no memory for a KV cache of {size} bytes: {error.strerror}") from error
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
+
+
 class KVCache:
     """Keys and values of one token sequence, in buffers of the full context length.
 
@@ -59,15 +84,20 @@ class KVCache:
     """
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int]) -> None:
-        """`shape` is `[1, kv_heads, capacity, head_dim]` of each buffer."""
+        """`shape` is `[1, kv_heads, capacity, head_dim]` of each buffer.
+
+        Raises:
+            CacheError: the system has no memory left.
+        """
         self.tokens: list[int] = []
         self.touched = 0
         _, heads, _, width = shape
         self.token_bytes = 2 * layers * heads * width * np.dtype(np.float32).itemsize
+        array = _lazy_zeros((2 * layers, *shape))
+        names = [f"{layer}.{kind}" for layer in range(layers) for kind in "kv"]
         self._buffers = {
-            f"{layer}.{kind}": ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
-            for layer in range(layers)
-            for kind in "kv"
+            name: ort.OrtValue.ortvalue_from_numpy(buffer)
+            for name, buffer in zip(names, array, strict=True)
         }
         self.binding: ort.IOBinding | None = None
 

@@ -7,6 +7,7 @@ import pytest
 from completion.engine import CompletionEngine
 from completion.types import (
     CompletionRequest,
+    DecodePolicy,
     Hidden,
     HiddenReason,
     Policies,
@@ -64,6 +65,15 @@ def test_the_next_line_is_decoded_once() -> None:
     for _ in range(3):
         engine.prepare(asked)
     assert len(backend.requests) == 2
+
+
+def test_behind_a_suggestion_of_several_lines_nothing_is_decoded() -> None:
+    backend = ScriptedBackend("run(1):\n    return one")
+    engine = CompletionEngine(backend)
+    asked = request("def █\n", Policies(decode=DecodePolicy(max_lines=3)))
+    assert isinstance(engine.complete(asked), Suggestion)
+    engine.prepare(asked)
+    assert len(backend.requests) == 1
 
 
 def test_an_uncertain_next_line_is_not_shown() -> None:
@@ -138,6 +148,19 @@ def test_a_short_window_is_extended_in_a_second_cache() -> None:
     assert backend.requests[-1].prompt_ids[:shared] == long.prompt_ids[:shared]
     engine.prepare(request(LONG + "x = 1 + █\nlast\n", NARROW))
     assert len(backend.renamed) == 1, "the window is good now"
+
+
+def test_what_there_was_no_time_to_read_is_read_in_rest() -> None:
+    backend = ScriptedBackend("one()", "", "two()")
+    backend.affordable = 40
+    engine = CompletionEngine(backend)
+    asked = request(LONG + "x = █\n" + LONG, NARROW)
+    engine.complete(asked)
+    engine.prepare(asked)
+    engine.complete(request(LONG + "x = 1 + █\n" + LONG, NARROW))
+    prefix = backend.tokenizer.special.prefix
+    suffixes = [sent.prompt_ids.index(prefix) - 2 for sent in backend.requests]
+    assert suffixes[0] < 20 < suffixes[2] == suffixes[3] == 30
 
 
 def test_a_window_that_is_nearly_full_is_cut_in_rest() -> None:

@@ -1,12 +1,20 @@
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from models.backend import PromptError, WeightsError
+from models.backend import CacheError, PromptError, WeightsError
 from models.registry import load_manifest
-from models.session import ModelSession, RunTerminatedError, _int8_products_saturate
+from models.session import (
+    KVCache,
+    ModelSession,
+    RunTerminatedError,
+    _int8_products_saturate,
+    _lazy_zeros,
+)
 
 # Another kernel sums in a different order; int8 rounding may then flip by one step.
 CLOSE = {"atol": 0.15}
@@ -103,6 +111,32 @@ def test_memory_counts_the_positions_that_were_used(session):
     cache.truncate(3)
     # two tensors a layer, 2 layers, 2 KV heads of 16, four bytes each
     assert cache.nbytes == 2 * 2 * 10 * 2 * 16 * 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_unused_positions_take_no_memory():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    shape = (24, 4, 2048, 64)
+    for _ in range(2):  # memory that was used and given back must not be recycled
+        used = _lazy_zeros(shape)
+        used[:] = 1
+        size = used.nbytes
+        del used
+    before = resident()
+    unused = [_lazy_zeros(shape) for _ in range(3)]
+    assert resident() - before < 0.1 * size
+    assert not any(array[:, 0, 0, 0].any() for array in unused)
+
+
+def test_no_memory_is_a_named_error(monkeypatch):
+    def full(*args, **options):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", full)
+    with pytest.raises(CacheError, match="allocate"):
+        KVCache(1, (1, 1, 8, 4))
 
 
 @pytest.mark.parametrize("bad", [[-1], [10**6]])
