@@ -1,4 +1,4 @@
-"""The `snowcoder` command: `serve`, `try` and `complete`.
+"""The `snowcoder` command: `serve`, `try`, `complete`, and what `lsp_server.inspection` adds.
 
 Standard output carries results only; messages go to standard error. Exit codes: 0 done
 (a hidden suggestion is an answer too), 1 the model cannot be used, 2 the input is wrong.
@@ -28,6 +28,7 @@ from completion.types import (
     Trigger,
     WindowPolicy,
 )
+from lsp_server import inspection
 
 if TYPE_CHECKING:
     from lsp_server.session import Engine
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+inspection.register(app)
 
 _SAMPLE = Path(__file__).parent / "samples" / "inventory.py"
 _LANGUAGES = {".py": "python", ".pyi": "python", ".pyw": "python"}

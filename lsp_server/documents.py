@@ -7,10 +7,14 @@ kept as its list of lines, so that an edit costs what it changes and not the who
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from lsprotocol import types
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -111,6 +115,11 @@ class Document:
         self._encoding = encoding
         self.replace(text)
 
+    @property
+    def text(self) -> str:
+        """The whole text, as the client has it."""
+        return "".join(self._lines)
+
     def replace(self, text: str) -> None:
         """Set the whole text. Half surrogate pairs, which no tokenizer takes, become U+FFFD."""
         self._lines = split_lines(_LONE_SURROGATE.sub("\ufffd", text))
@@ -138,7 +147,7 @@ class Document:
         line, column = self._clamp((line, character))
         start = sum(map(len, self._lines[:line]))
         return Cursor(
-            text="".join(self._lines),
+            text=self.text,
             offset=start + column,
             line=line,
             line_start=start,
@@ -178,6 +187,27 @@ class Documents:
             raise DocumentError(f"{uri} is not open")
         return document
 
+    def change(self, uri: str, changes: Sequence[types.TextDocumentContentChangeEvent]) -> None:
+        """Apply changes in order.
+
+        Raises:
+            DocumentError: the document is not open, or a range ends before it starts.
+        """
+        document = self.require(uri)
+        for change in changes:
+            if isinstance(change, types.TextDocumentContentChangePartial):
+                start, end = change.range.start, change.range.end
+                document.edit((start.line, start.character), (end.line, end.character), change.text)
+            else:
+                document.replace(change.text)
+
     def close(self, uri: str) -> None:
         """Forget a document; unknown ones are ignored."""
         self._open.pop(uri, None)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 (hex, of UTF-8) of every open document, by URI."""
+        return {
+            uri: hashlib.sha256(document.text.encode("utf-8", "replace")).hexdigest()
+            for uri, document in self._open.items()
+        }
