@@ -88,7 +88,7 @@ def picture_try(model: list[str]) -> None:
     terminal = Terminal([sys.executable, "-I", "-m", "lsp_server", "try", *model])
     try:
         accepted = 0
-        while accepted < 2:  # the first requests still warm up
+        while accepted < 1:  # the first requests still warm up
             terminal.wait(lambda screen: "accepted" in screen)
             accepted += 1
             terminal.wait(lambda screen: "accepted" not in screen)
@@ -107,7 +107,7 @@ def picture_neovim(model: list[str]) -> None:
         raise SystemExit("no Neovim: run make e2e once")
     with tempfile.TemporaryDirectory() as folder:
         text = SAMPLE.read_text(encoding="utf-8")
-        name = "        return sum("
+        name = "        self.items[item.name] = "
         before, _, after = text.partition(name)
         target = Path(folder) / "inventory.py"
         target.write_text(before.rstrip(" ") + after.partition("\n")[2], encoding="utf-8")
@@ -132,8 +132,8 @@ def picture_neovim(model: list[str]) -> None:
         try:
             time.sleep(4)  # the server starts with the file
             terminal.press("o")
-            terminal.type("return su", 0.12)
-            time.sleep(1.5)
+            terminal.type("self.it", 0.12)
+            time.sleep(2)
             screen = terminal.screen()
         finally:
             terminal.close()
