@@ -15,7 +15,6 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,25 +57,6 @@ class LockedError(StoreError):
     """Another program keeps the file locked."""
 
     reason = "locked"
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Accepted text that is still to be looked for.
-
-    Attributes:
-        inserted: the text as accepted; the only source text in the database, deleted
-            with the last check.
-        start: where it stood when last seen, code points into the document.
-        checks_done: how many of `PERSISTENCE_CHECKS_S` are behind it.
-    """
-
-    suggestion_id: str
-    uri: str
-    inserted: str
-    start: int
-    accepted_us: int
-    checks_done: int
 
 
 Job = Callable[["Writer"], None]
@@ -158,6 +138,7 @@ class Writer:
 
     def __init__(self, database: Database, user_id: str, session_id: str) -> None:
         self.database = database
+        self.session_id = session_id
         self._envelope = (user_id, session_id, SCHEMA_VERSION)
         self._insert = {
             kind.table: f"insert or ignore into {kind.table} "
