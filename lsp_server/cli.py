@@ -1,4 +1,4 @@
-"""The `snowcoder` command: `serve`, `try` and `complete`.
+"""The `snowcoder` command: `serve`, `try`, `complete` and `telemetry`.
 
 Standard output carries results only; messages go to standard error. Exit codes: 0 done
 (a hidden suggestion is an answer too), 1 the model cannot be used, 2 the input is wrong.
@@ -27,6 +27,7 @@ from completion.types import (
     Suggestion,
     Trigger,
 )
+from lsp_server import telemetry_cli
 
 if TYPE_CHECKING:
     from lsp_server.session import Engine
@@ -37,6 +38,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(telemetry_cli.app, name="telemetry")
 
 _SAMPLE = Path(__file__).parent / "samples" / "inventory.py"
 _LANGUAGES = {".py": "python", ".pyi": "python", ".pyw": "python"}

@@ -11,6 +11,7 @@ import io
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -71,6 +72,14 @@ def to_character(line: str, column: int, encoding: Encoding) -> int:
     return sum(_units(char, encoding) for char in head)
 
 
+class Change(NamedTuple):
+    """What an edit did: `removed`, which stood at `start` (code points), became `inserted`."""
+
+    start: int
+    removed: str
+    inserted: str
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A place in one state of a document.
@@ -115,23 +124,30 @@ class Document:
         """Set the whole text. Half surrogate pairs, which no tokenizer takes, become U+FFFD."""
         self._lines = split_lines(_LONE_SURROGATE.sub("\ufffd", text))
 
-    def edit(self, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self._lines)
+
+    def edit(self, start: tuple[int, int], end: tuple[int, int], text: str) -> Change:
         """Replace what is between two (line, character) positions; out of range is clamped."""
         first, first_column = self._clamp(start)
         last, last_column = self._clamp(end)
         if (last, last_column) < (first, first_column):
             raise DocumentError("the range of a change ends before it starts")
-        changed = (
-            self._lines[first][:first_column]
-            + _LONE_SURROGATE.sub("\ufffd", text)
-            + self._lines[last][last_column:]
-        )
+        text = _LONE_SURROGATE.sub("\ufffd", text)
+        between = "".join(self._lines[first : last + 1])
+        tail = self._lines[last][last_column:]
+        removed = between[first_column : len(between) - len(tail)]
+        start_offset = sum(map(len, self._lines[:first])) + first_column
+        changed = self._lines[first][:first_column] + text + tail
         # The line before too: its "\r" and an inserted "\n" are one line ending.
         low, high = max(first - 1, 0), last + 1
         lines = split_lines("".join(self._lines[low:first]) + changed)
         if high < len(self._lines):
             lines.pop()
         self._lines[low:high] = lines
+        return Change(start_offset, removed, text)
 
     def cursor(self, line: int, character: int) -> Cursor:
         """The place at a position, clamped into the document."""

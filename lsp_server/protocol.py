@@ -16,7 +16,8 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.protocol.json_rpc import JsonRPCNotification, JsonRPCRequestMessage
 
-from lsp_server.documents import Documents, Encoding
+from lsp_server.documents import Change, Documents, Encoding
+from lsp_server.measure import Measure
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Protocol(LanguageServerProtocol):
     def __init__(self, server: LanguageServer, converter: Converter) -> None:
         super().__init__(server, converter)
         self.documents = Documents()
+        self.measure = Measure()
+        """Told of what happens to documents."""
         self.exit_status = 1
         """What the process ends with: 1 unless `shutdown` came before `exit`."""
         self._initialized = False
@@ -138,6 +141,7 @@ class Protocol(LanguageServerProtocol):
         """Follow a document."""
         item = params.text_document
         self.documents.open(item.uri, item.text, item.language_id)
+        self.measure.opened(item.uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -147,19 +151,26 @@ class Protocol(LanguageServerProtocol):
             DocumentError: the document is not open.
         """
         document = self.documents.require(params.text_document.uri)
+        changes = []
         for change in params.content_changes:
             if isinstance(change, types.TextDocumentContentChangePartial):
                 start, end = change.range.start, change.range.end
-                document.edit((start.line, start.character), (end.line, end.character), change.text)
+                places = (start.line, start.character), (end.line, end.character)
+                changes.append(document.edit(*places, change.text))
             else:
+                before = document.text
                 document.replace(change.text)
+                changes.append(Change(0, before, document.text))
+        self.measure.edited(params.text_document.uri, changes)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(
         self, params: types.DidCloseTextDocumentParams
     ) -> Generator[Any, Any, None]:
         """Stop following a document, then tell the feature."""
-        self.documents.close(params.text_document.uri)
+        if (document := self.documents.get(params.text_document.uri)) is not None:
+            self.documents.close(params.text_document.uri)
+            self.measure.closed(params.text_document.uri, document.text)
         if (handler := self.fm.features.get(types.TEXT_DOCUMENT_DID_CLOSE)) is not None:
             yield handler, (params,), None
 

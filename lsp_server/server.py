@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
@@ -16,8 +17,9 @@ from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 
 from completion.types import Suggestion
-from lsp_server.inline import ACCEPT, build_item, build_request, find_place
+from lsp_server.inline import ACCEPT, Place, build_item, build_request, find_place
 from lsp_server.loading import load_engine
+from lsp_server.measure import start_measure
 from lsp_server.protocol import Protocol
 from lsp_server.session import Loaded, Session
 from lsp_server.settings import Settings, read_settings
@@ -26,6 +28,14 @@ logger = logging.getLogger(__name__)
 
 STATS = "snowcoder/stats"
 """Custom request: what the last requests did, for the latency benchmark."""
+
+REPORT = "snowcoder/suggestion"
+"""Custom notification: `id` and `event` of a suggestion, which is shown, dismissed or
+partiallyAccepted (with `chars`). LSP has none."""
+
+_ANY_FILE = types.FileOperationRegistrationOptions(
+    filters=[types.FileOperationFilter(types.FileOperationPattern("**"), scheme="file")]
+)
 
 Loader = Callable[[str | None, int], Loaded]
 
@@ -58,6 +68,11 @@ class SnowCoderServer(LanguageServer):
         """Take over the client's settings; loading begins once `initialize` is answered."""
         self.settings, problems = read_settings(options)
         self.policies = self.settings.policies()
+        self.protocol.measure = start_measure(
+            self.settings,
+            self._read,
+            partial(self._show, types.MessageType.Warning),
+        )
         loop = asyncio.get_running_loop()
         loop.call_soon(self.session.start)
         if problems:
@@ -78,6 +93,10 @@ class SnowCoderServer(LanguageServer):
     def _report_failure(self, error: Exception) -> None:
         self._show(types.MessageType.Error, f"SnowCoder cannot suggest anything: {error}")
 
+    def _read(self, uri: str) -> str | None:
+        document = self.protocol.documents.get(uri)
+        return None if document is None else document.text
+
     def _show(self, kind: types.MessageType, message: str) -> None:
         self.window_show_message(types.ShowMessageParams(type=kind, message=message))
 
@@ -97,16 +116,24 @@ async def inline_completion(
     place = find_place(document, params)
     kind = params.context.trigger_kind
     request = build_request(place, uri, document.language, kind, ls.policies)
-    outcome = await ls.session.complete(request)
+    try:
+        outcome = await ls.session.complete(request)
+    except asyncio.CancelledError:
+        ls.protocol.measure.asked(request, place, None, None)
+        raise
+    item = _item(place, outcome) if isinstance(outcome, Suggestion) else None
+    ls.protocol.measure.asked(request, place, outcome, item)
     if outcome is None:
         return None
-    if not isinstance(outcome, Suggestion):
-        return []
+    return [] if item is None else [item]
+
+
+def _item(place: Place, suggestion: Suggestion) -> types.InlineCompletionItem | None:
     try:
-        return [build_item(place, outcome)]
+        return build_item(place, suggestion)
     except ValueError:
-        logger.exception("the suggestion %s cannot be shown", outcome.suggestion_id)
-        return []
+        logger.exception("the suggestion %s cannot be shown", suggestion.suggestion_id)
+        return None
 
 
 def create_server(
@@ -129,11 +156,21 @@ def create_server(
 
     @server.command(ACCEPT)
     async def accept(ls: SnowCoderServer, suggestion_id: str = "") -> None:
+        ls.protocol.measure.accepted(suggestion_id)
         await ls.session.accepted(suggestion_id)
 
     @server.feature(STATS)
     def stats(ls: SnowCoderServer, params: object) -> dict[str, Any]:
-        return ls.session.stats()
+        return ls.session.stats() | ls.protocol.measure.status()
+
+    @server.feature(REPORT)
+    def report(ls: SnowCoderServer, params: object) -> None:
+        ls.protocol.measure.reported(params)
+
+    @server.feature(types.WORKSPACE_DID_RENAME_FILES, _ANY_FILE)
+    def did_rename(ls: SnowCoderServer, params: types.RenameFilesParams) -> None:
+        for file in params.files:
+            ls.protocol.measure.renamed(file.old_uri, file.new_uri)
 
     return server
 
@@ -157,6 +194,7 @@ def serve(server: SnowCoderServer, tcp: str | None = None) -> int:
         pass
     finally:
         server.session.close()
+        server.protocol.measure.close()
     return server.protocol.exit_status
 
 
@@ -170,7 +208,7 @@ def run(*, tcp: str | None, model: str | None, threads: int, log_level: str) -> 
         log_level: lowest level written to standard error, a name that `logging` knows.
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for package in ("lsp_server", "completion", "models"):
+    for package in ("lsp_server", "completion", "models", "telemetry"):
         logging.getLogger(package).setLevel(log_level.upper())
     try:
         sys.exit(serve(create_server(model, threads), tcp))

@@ -5,7 +5,7 @@ An invalid value never stops the server: it gets a sentence for the user and the
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -30,6 +30,10 @@ class Settings(BaseModel):
     """Folder or name of the weights; null means what the command line or the package says."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     """Threads of one decode; null means what the command line says."""
+    telemetry: Literal["on", "off"] = "on"
+    """Whether a local record is kept; `off` writes nothing at all."""
+    telemetry_retention_days: Annotated[int, Field(ge=1)] | None = 730
+    """Days after which the record forgets; null never does."""
 
     def policies(self) -> Policies:
         """The policies that requests carry."""
@@ -53,4 +57,7 @@ def read_settings(options: object) -> tuple[Settings, list[str]]:
     except ValidationError as error:
         problems = {str(e["loc"][0]): e["msg"] for e in error.errors()}
     valid = {name: value for name, value in given.items() if name not in problems}
+    if "telemetry" in problems:
+        # Who tried to say something about it did not mean "on".
+        valid["telemetry"] = "off"
     return Settings.model_validate(valid), [f"{n}: {m}" for n, m in problems.items()]

@@ -206,6 +206,10 @@ EVENTS: tuple[type[Event], ...] = (
 )
 
 
+VIEWS = ("suggestions", "user_days")
+"""Read-only views for analysts, see `docs/telemetry.md`."""
+
+
 def columns_of(event: type[Event]) -> list[str]:
     """Column names of the event's own fields, in order."""
     return [item.name for item in fields(event)]

@@ -237,14 +237,17 @@ class Lifecycle:
                 self._save(accepted)
 
     def renamed(self, old: str, new: str) -> None:
-        """A file has another name, whether it is open or not."""
-        if (live := self._live.pop(old, None)) is not None:
-            live.uri = new
-            self._live[new] = live
-        for accepted in self._of(old):
-            accepted.uri = new
-            self._anchor(accepted)
-            self._save(accepted)
+        """A file or a folder has another name, whether it is open or not."""
+        for live in [*self._live.values()]:
+            if (uri := _renamed(live.uri, old, new)) is not None:
+                del self._live[live.uri]
+                live.uri = uri
+                self._live[uri] = live
+        for accepted in self._accepted.values():
+            if (uri := _renamed(accepted.uri, old, new)) is not None:
+                accepted.uri = uri
+                self._anchor(accepted)
+                self._save(accepted)
 
     def _of(self, uri: str) -> list[_Accepted]:
         return [accepted for accepted in self._accepted.values() if accepted.uri == uri]
@@ -348,3 +351,11 @@ class Lifecycle:
                 release=release,
             )
         )
+
+
+def _renamed(uri: str, old: str, new: str) -> str | None:
+    """What `uri` is called after `old`, which may be its folder, became `new`."""
+    if uri == old:
+        return new
+    folder = old.rstrip("/") + "/"
+    return new.rstrip("/") + "/" + uri.removeprefix(folder) if uri.startswith(folder) else None

@@ -12,9 +12,6 @@ from sqlite_utils import Database, Migrations
 
 migrations = Migrations("snowcoder")
 
-VIEWS = ("suggestions", "user_days")
-"""Read-only views for analysts, see `docs/telemetry.md`."""
-
 _ENVELOPE = {"event_id": str, "user_id": str, "session_id": str, "version": int, "at_us": int}
 _ENVELOPE_NOT_NULL = set(_ENVELOPE)
 

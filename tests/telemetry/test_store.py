@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.events import EVENTS, Opportunity, Shown, columns_of
-from telemetry.schema import VIEWS
+from telemetry.events import EVENTS, VIEWS, Opportunity, Shown, columns_of
 from telemetry.store import (
     CorruptError,
     LockedError,

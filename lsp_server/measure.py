@@ -1,0 +1,249 @@
+"""Tells telemetry what the server does, in telemetry's own terms.
+
+`Measure` is what the handlers see. With `telemetry: off` it is `Measure` itself, which keeps
+nothing: no database is opened and no id is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from lsprotocol import types
+
+from completion.types import CompletionRequest, Hidden, Outcome
+from lsp_server.documents import Change, to_column
+from lsp_server.inline import Place
+from lsp_server.settings import Settings
+from telemetry.clock import Clock
+from telemetry.events import Opportunity
+from telemetry.lifecycle import Lifecycle, Offer
+from telemetry.paths import database_path
+from telemetry.ranges import Edit
+from telemetry.store import Store
+
+logger = logging.getLogger(__name__)
+
+SUPERSEDED = "superseded"
+TICK_S = 1.0
+
+
+class Measure:
+    """Keeps nothing; what `telemetry: off` means."""
+
+    def asked(
+        self,
+        request: CompletionRequest,
+        place: Place,
+        outcome: Outcome | None,
+        item: types.InlineCompletionItem | None,
+    ) -> None:
+        """A request was answered; an outcome of None was superseded."""
+
+    def reported(self, params: object) -> None:
+        """The client's `snowcoder/suggestion`: what it did with a suggestion."""
+
+    def accepted(self, suggestion_id: str) -> None:
+        """The user took a suggestion."""
+
+    def opened(self, uri: str) -> None:
+        """A document was opened."""
+
+    def edited(self, uri: str, changes: list[Change]) -> None:
+        """A document was changed."""
+
+    def closed(self, uri: str, text: str) -> None:
+        """A document was closed in the state `text`."""
+
+    def renamed(self, old: str, new: str) -> None:
+        """A file or folder has another name."""
+
+    def status(self) -> dict[str, Any]:
+        """Where telemetry stands, as JSON values."""
+        return {"telemetry": "off"}
+
+    def close(self) -> None:
+        """The server ends."""
+
+
+class Recorder(Measure):
+    """Keeps everything in the database of `store`."""
+
+    def __init__(
+        self,
+        store: Store,
+        read: Callable[[str], str | None],
+        model: str,
+        warn: Callable[[str], None],
+    ) -> None:
+        """`read` gives open documents; `model` names the weights in the record.
+
+        `warn` takes a sentence for the user, once, if the record cannot be kept as it was.
+        """
+        self._store = store
+        self._warn: Callable[[str], None] | None = warn
+        self._model = model
+        self._now_us = Clock()
+        self._lifecycle = Lifecycle(store, self._now_us, read)
+        self._ticking: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin; needs a running event loop."""
+        self._store.start()
+        self._tick()
+
+    def asked(
+        self,
+        request: CompletionRequest,
+        place: Place,
+        outcome: Outcome | None,
+        item: types.InlineCompletionItem | None,
+    ) -> None:
+        """A request was answered; an outcome of None was superseded."""
+        event, offer = describe(
+            request, place, outcome, item, now_us=self._now_us(), model=self._model
+        )
+        self._lifecycle.asked(event, request.uri, offer)
+
+    def reported(self, params: object) -> None:
+        """The client's `snowcoder/suggestion`; what cannot be read is only logged."""
+        match params:
+            case {"id": str(name), "event": "shown"}:
+                self._lifecycle.shown(name)
+            case {"id": str(name), "event": "dismissed"}:
+                self._lifecycle.dismissed(name)
+            case {"id": str(name), "event": "partiallyAccepted", "chars": int(chars)}:
+                self._lifecycle.partially_accepted(name, chars)
+            case _:
+                logger.warning("cannot read the client's report %.200r", params)
+
+    def accepted(self, suggestion_id: str) -> None:
+        """The user took a suggestion."""
+        self._lifecycle.accepted(suggestion_id)
+
+    def opened(self, uri: str) -> None:
+        """A document was opened."""
+        self._lifecycle.opened(uri)
+
+    def edited(self, uri: str, changes: list[Change]) -> None:
+        """A document was changed."""
+        self._lifecycle.edited(uri, (Edit(*change) for change in changes))
+
+    def closed(self, uri: str, text: str) -> None:
+        """A document was closed in the state `text`."""
+        self._lifecycle.closed(uri, text)
+
+    def renamed(self, old: str, new: str) -> None:
+        """A file or folder has another name."""
+        self._lifecycle.renamed(old, new)
+
+    def status(self) -> dict[str, Any]:
+        """Where telemetry stands, as JSON values."""
+        store = self._store
+        return {
+            "telemetry": "on",
+            "path": str(store.path),
+            "lost": store.lost,
+            "problem": store.problem or store.waiting,
+        }
+
+    def close(self) -> None:
+        """Commit everything; checks to come are left to the next server."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._lifecycle.close()
+        self._store.close()
+
+    def _tick(self) -> None:
+        self._lifecycle.tick()
+        if self._warn is not None and self._store.problem is not None:
+            self._warn(f"SnowCoder's local record: {self._store.problem}")
+            self._warn = None
+        self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+
+def describe(
+    request: CompletionRequest,
+    place: Place,
+    outcome: Outcome | None,
+    item: types.InlineCompletionItem | None,
+    *,
+    now_us: int,
+    model: str = "",
+    arms: str = "",
+) -> tuple[Opportunity, Offer | None]:
+    """The row of a request, and where its suggestion goes in the client's document."""
+    offer = None
+    if outcome is not None and not isinstance(outcome, Hidden) and item is not None:
+        offer = Offer(outcome.suggestion_id, _start(place, item), str(item.insert_text))
+    hidden_reason = None if offer else SUPERSEDED
+    if isinstance(outcome, Hidden):
+        hidden_reason = outcome.reason.value
+    elif outcome is not None and offer is None:
+        hidden_reason = "error"
+    fields: dict[str, Any] = {}
+    engine_us = 0
+    if outcome is not None:
+        record = outcome.record
+        engine_us = _us(record.total_ms)
+        fields = {
+            "source": None if record.source is None else record.source.value,
+            "context_us": _us(record.context_ms),
+            "prompt_us": _us(record.prompt_ms),
+            "prefill_us": _us(record.prefill_ms),
+            "decode_us": _us(record.decode_ms),
+            "shape_us": _us(record.shape_ms),
+            "prompt_tokens": record.prompt_tokens,
+            "reused_tokens": record.reused_tokens,
+            "generated_tokens": record.generated_tokens,
+            "logprob_sum": record.logprob_sum,
+            "stop": record.stop,
+        }
+    waited_ms = 0.0
+    if request.received is not None:
+        waited_ms = (time.perf_counter() - request.received) * 1000
+    total_us = max(_us(waited_ms), engine_us)
+    event = Opportunity(
+        at_us=now_us,
+        request_id=uuid.uuid4().hex,
+        suggestion_id=offer.suggestion_id if offer else None,
+        hidden_reason=hidden_reason,
+        language=request.language,
+        trigger=request.trigger.value,
+        model=model,
+        arms=arms,
+        chars=len(offer.insert) if offer else 0,
+        lines=offer.insert.count("\n") + 1 if offer else 0,
+        queue_us=total_us - engine_us,
+        total_us=total_us,
+        **fields,
+    )
+    return event, offer
+
+
+def start_measure(
+    settings: Settings, read: Callable[[str], str | None], warn: Callable[[str], None]
+) -> Measure:
+    """What the settings ask for, started; needs a running event loop."""
+    if settings.telemetry == "off":
+        return Measure()
+    store = Store(database_path(), retention_days=settings.telemetry_retention_days)
+    recorder = Recorder(store, read, settings.model or "", warn)
+    recorder.start()
+    return recorder
+
+
+def _start(place: Place, item: types.InlineCompletionItem) -> int:
+    cursor = place.cursor
+    if item.range is None:
+        return cursor.offset
+    column = to_column(cursor.line_text, item.range.start.character, cursor.encoding)
+    return cursor.line_start + column
+
+
+def _us(milliseconds: float) -> int:
+    return round(milliseconds * 1000)
