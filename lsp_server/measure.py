@@ -15,12 +15,14 @@ from typing import Any
 
 from lsprotocol import types
 
-from completion.types import CompletionRequest, Hidden, Outcome
+from completion.types import CompletionRequest, Hidden, Outcome, Policies
+from lsp_server.arms import FILE, apply_arms, read_experiments
 from lsp_server.documents import Change, to_column
 from lsp_server.inline import Place
 from lsp_server.settings import Settings
 from telemetry.clock import Clock
 from telemetry.events import Opportunity
+from telemetry.experiments import Assignments, Experiment, ExperimentError
 from telemetry.lifecycle import Lifecycle, Offer
 from telemetry.paths import database_path
 from telemetry.ranges import Edit
@@ -34,6 +36,10 @@ TICK_S = 1.0
 
 class Measure:
     """Keeps nothing; what `telemetry: off` means."""
+
+    def policies(self, policies: Policies) -> Policies:
+        """The policies of the next request: what the settings say, under its experiment arms."""
+        return policies
 
     def asked(
         self,
@@ -85,7 +91,10 @@ class Recorder(Measure):
         `warn` takes a sentence for the user, once, if the record cannot be kept as it was.
         """
         self._store = store
-        self._warn: Callable[[str], None] | None = warn
+        self._warn = warn
+        self._warned = False
+        self._experiments: tuple[Experiment, ...] = ()
+        self._assignments: Assignments | None = None
         self._model = model
         self._now_us = Clock()
         self._lifecycle = Lifecycle(store, self._now_us, read)
@@ -95,6 +104,20 @@ class Recorder(Measure):
         """Begin; needs a running event loop."""
         self._store.start()
         self._tick()
+        try:
+            self._experiments = read_experiments(self._store.path.with_name(FILE))
+        except ExperimentError as error:
+            self._warn(f"SnowCoder runs no experiments: {FILE}: {error}")
+
+    def policies(self, policies: Policies) -> Policies:
+        """The policies of the next request: what the settings say, under its experiment arms."""
+        if not self._experiments:
+            return policies
+        if self._assignments is None:
+            if self._store.user_id is None:
+                return policies
+            self._assignments = Assignments(self._experiments, self._store.user_id, self._store.put)
+        return apply_arms(policies, self._assignments.consult(self._now_us()))
 
     def asked(
         self,
@@ -160,9 +183,9 @@ class Recorder(Measure):
 
     def _tick(self) -> None:
         self._lifecycle.tick()
-        if self._warn is not None and self._store.problem is not None:
+        if not self._warned and self._store.problem is not None:
             self._warn(f"SnowCoder's local record: {self._store.problem}")
-            self._warn = None
+            self._warned = True
         self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
 
@@ -174,7 +197,6 @@ def describe(
     *,
     now_us: int,
     model: str = "",
-    arms: str = "",
 ) -> tuple[Opportunity, Offer | None]:
     """The row of a request, and where its suggestion goes in the client's document."""
     offer = None
@@ -215,7 +237,7 @@ def describe(
         language=request.language,
         trigger=request.trigger.value,
         model=model,
-        arms=arms,
+        arms=request.policies.arms,
         chars=len(offer.insert) if offer else 0,
         lines=offer.insert.count("\n") + 1 if offer else 0,
         queue_us=total_us - engine_us,

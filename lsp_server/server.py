@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
@@ -68,12 +67,12 @@ class SnowCoderServer(LanguageServer):
         """Take over the client's settings; loading begins once `initialize` is answered."""
         self.settings, problems = read_settings(options)
         self.policies = self.settings.policies()
-        self.protocol.measure = start_measure(
-            self.settings,
-            self._read,
-            partial(self._show, types.MessageType.Warning),
-        )
         loop = asyncio.get_running_loop()
+
+        def warn(message: str) -> None:
+            loop.call_soon(self._show, types.MessageType.Warning, message)
+
+        self.protocol.measure = start_measure(self.settings, self._read, warn)
         loop.call_soon(self.session.start)
         if problems:
             message = "SnowCoder ignores invalid settings: " + "; ".join(problems)
@@ -115,7 +114,8 @@ async def inline_completion(
         return []
     place = find_place(document, params)
     kind = params.context.trigger_kind
-    request = build_request(place, uri, document.language, kind, ls.policies)
+    policies = ls.protocol.measure.policies(ls.policies)
+    request = build_request(place, uri, document.language, kind, policies)
     try:
         outcome = await ls.session.complete(request)
     except asyncio.CancelledError:
