@@ -1,4 +1,4 @@
-"""The `snowcoder` command: `serve`, `try`, `complete` and `telemetry`.
+"""The `snowcoder` command: `serve`, `try`, `complete`, `telemetry`, `report`.
 
 Standard output carries results only; messages go to standard error. Exit codes: 0 done
 (a hidden suggestion is an answer too), 1 the model cannot be used, 2 the input is wrong.
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 
 app.add_typer(telemetry_cli.app, name="telemetry")
+app.command()(telemetry_cli.report)
 
 _SAMPLE = Path(__file__).parent / "samples" / "inventory.py"
 _LANGUAGES = {".py": "python", ".pyi": "python", ".pyw": "python"}

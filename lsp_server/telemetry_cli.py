@@ -98,6 +98,64 @@ def purge(
         raise _failure(f"cannot delete {file}: {error.strerror}") from None
 
 
+def report(
+    experiment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare the arms of this experiment.")
+    ] = None,
+    db: Annotated[
+        Path | None,
+        typer.Option(help="Another record: a database, or a folder of exported Parquet files."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the comparison as a page.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what became of suggestions, or what came of an experiment."""
+    try:
+        from telemetry.analysis.html import render
+        from telemetry.analysis.metrics import ExperimentDataError
+        from telemetry.analysis.report import overview, report_experiment
+        from telemetry.analysis.source import SourceError, open_source
+    except ImportError:
+        raise _failure("report needs: pip install 'snowcoder[analysis]'") from None
+    if html is not None and experiment is None:
+        raise _failure("--html needs --experiment")
+    try:
+        source = open_source(db or database_path())
+        if experiment is None:
+            _print_overview(overview(source), as_json=as_json)
+            return
+        result = report_experiment(source, experiment)
+        if html is not None:
+            html.write_text(render(result), encoding="utf-8")
+    except (SourceError, ExperimentDataError) as error:
+        raise _failure(str(error)) from None
+    except OSError as error:
+        raise _failure(f"cannot write {html}: {error.strerror}") from None
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    console = Console()
+    console.print(f"{experiment}: {result.arms} by {result.unit}", markup=False)
+    if result.refusal:
+        console.print(result.refusal, markup=False)
+    table = Table("metric", "arm", result.control, "value", "difference", "always valid", "verdict")
+    for row in result.comparisons:
+        low, high = row.always_valid
+        numbers = [f"{n:.4g}" for n in (row.control_value, row.value, row.difference)]
+        table.add_row(row.label, row.arm, *numbers, f"{low:.4g} … {high:.4g}", row.verdict)
+    console.print(table)
+
+
+def _print_overview(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary))
+        return
+    for name, value in summary.items():
+        print(f"{name}: {value}")
+
+
 def _failure(message: str) -> typer.Exit:
     Console(stderr=True, highlight=False).print(
         f"snowcoder: {message}", markup=False, soft_wrap=True

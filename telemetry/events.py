@@ -179,10 +179,12 @@ class Exposure(Event):
 
     experiment: str
     arm: str
+    weight: int
+    """Of the arm, relative to the others: what the sample ratio is tested against."""
     unit: str
     """Kind of the unit of randomisation: `user` or `user_day`."""
-    day: str | None = None
-    """UTC date of a `user_day` unit."""
+    day: str
+    """UTC date of the exposure; of a `user_day` unit, its day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,19 +110,21 @@ class Assignments:
             unit_day = day if experiment.unit is Unit.USER_DAY else ""
             if (experiment.name, unit_day) not in self._exposed:
                 self._exposed.add((experiment.name, unit_day))
-                self._put(self._exposure(experiment, arm, unit_day, now_us))
+                self._put(self._exposure(experiment, arm, day, now_us))
         return arms
 
     def _exposure(self, experiment: Experiment, arm: Arm, day: str, now_us: int) -> Exposure:
         # The same unit in the same arm is the same event, in every session and process.
-        parts = ("exposure", experiment.name, experiment.salt, arm.name, self._user_id, day)
+        unit_day = day if experiment.unit is Unit.USER_DAY else ""
+        parts = ("exposure", experiment.name, experiment.salt, arm.name, self._user_id, unit_day)
         return Exposure(
             at_us=now_us,
             event_id=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32],
             experiment=experiment.name,
             arm=arm.name,
+            weight=arm.weight,
             unit=experiment.unit.value,
-            day=day or None,
+            day=day,
         )
 
 

@@ -75,9 +75,8 @@ def create_events(db: Database) -> None:
     )
     db.table("persistence").create_index(["suggestion_id", "after_s"], unique=True)
     _create(db, "activity", dict.fromkeys(["active_us", "typed_chars", "completed_chars"], int))
-    _create(
-        db, "exposures", dict.fromkeys(["experiment", "arm", "unit", "day"], str), nullable=("day",)
-    )
+    text = dict.fromkeys(["experiment", "arm", "unit", "day"], str)
+    _create(db, "exposures", text | {"weight": int})
     _create(db, "lost", {"events": int, "reason": str})
 
 

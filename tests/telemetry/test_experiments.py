@@ -47,7 +47,7 @@ def test_exposure_is_logged_once_a_unit_in_every_arm() -> None:
         arms = assignments.consult(now_us)
         assert arms.keys() == {"one", "two"}
     assert [(e.experiment, e.unit, e.day) for e in seen] == [
-        ("one", "user", None),
+        ("one", "user", "1970-01-01"),
         ("two", "user_day", "1970-01-01"),
         ("two", "user_day", "1970-01-02"),
     ]
