@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GATHER_S = 0.02
+GATHER_S = 0.01
 """How long the writer waits for company before it commits; far below the promised 100 ms."""
 QUEUE_SIZE = 10_000
 RETRY_S = 0.25

@@ -196,7 +196,7 @@ def _compare(
     sides = [(side[metric.numerator], side[metric.denominator]) for side in (control, treatment)]
     if any(len(x) < 2 or y.sum() <= 0 for x, y in sides):
         return None
-    if not any(inference.delta_variance(*side) for side in sides):
+    if not any(_varies(*side) for side in sides):
         before, after = (inference.ratio(*side) for side in sides)
         point = after - before, after - before
         return Comparison(
@@ -264,6 +264,11 @@ def _tea(
     variant = [0] * len(control[names[0]]) + [1] * len(treatment[names[0]])
     test = tt.Experiment({"metric": tt.RatioOfMeans(*names, **past, confidence_level=1 - alpha)})
     return test.analyze(pa.table(columns | {"variant": variant}), control=0)["metric"]
+
+
+def _varies(x: Vector, y: Vector) -> bool:
+    """Whether units differ by more than rounding."""
+    return inference.delta_variance(x, y) > (1e-9 * inference.ratio(x, y)) ** 2
 
 
 def _verdict(metric: Metric, always: inference.Interval, refusal: str | None) -> str:

@@ -98,6 +98,13 @@ def test_days_of_one_user_are_units(tmp_path: Path) -> None:
     assert report.refusal is not None
 
 
+def test_a_metric_without_variation_is_reported_and_not_tested(record: Path) -> None:
+    rows = {row.metric: row for row in report_experiment(open_source(record), "x").comparisons}
+    assert rows["offer_ratio"].value == 1.0
+    assert "nothing to test" in rows["offer_ratio"].verdict
+    assert rows["error_ratio"].value == 0.0
+
+
 def test_units_are_never_mixed(record: Path, tmp_path: Path) -> None:
     path = tmp_path / "copy.db"
     shutil.copy(record, path)
