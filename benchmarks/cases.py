@@ -15,6 +15,7 @@ from completion.types import (
     ShapePolicy,
     Suggestion,
     TriggerPolicy,
+    WindowPolicy,
 )
 
 Judge = Callable[[str], bool]
@@ -48,12 +49,14 @@ class Case:
     def policies(self, *, as_shown: bool) -> Policies:
         """Return what a user has (`as_shown`), or the bare model in the suite's own mode.
 
-        Neither has a deadline: results may not depend on the machine, and every case is a
-        cold start, which a user has once per jump.
+        Neither has a deadline (results may not depend on the machine), and both read the window
+        that a user has after a rest.
         """
+        window = WindowPolicy().rested()
         if as_shown:
-            return Policies(decode=replace(DecodePolicy(), deadline_ms=None))
+            return Policies(window=window, decode=replace(DecodePolicy(), deadline_ms=None))
         return Policies(
+            window=window,
             trigger=TriggerPolicy(enabled=False),
             decode=self.decode,
             shape=ShapePolicy(enabled=False),

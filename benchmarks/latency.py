@@ -172,8 +172,23 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
     }
 
 
+def write_requests(
+    path: Path, asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]
+) -> None:
+    """Write each request's cause and time, with the server's record of it."""
+    with path.open("w", encoding="utf-8") as file:
+        for one, record in zip(asked, records, strict=True):
+            row = {"cause": one.cause, "milliseconds": one.milliseconds, "record": record}
+            file.write(json.dumps(row) + "\n")
+
+
 def measure(
-    command: Sequence[str], files: Sequence[Session], *, threads: int, progress: bool = False
+    command: Sequence[str],
+    files: Sequence[Session],
+    *,
+    threads: int,
+    log: Path | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Start a server, replay a trace, and report.
 
@@ -181,6 +196,7 @@ def measure(
         command: starts the server.
         files: what to type.
         threads: of the server's model, for the report.
+        log: gets one JSON object per request, to see where the time went.
         progress: write a counter to standard error.
 
     Raises:
@@ -199,7 +215,10 @@ def measure(
             print(file=sys.stderr)
         after = client.call("snowcoder/stats", {})
         rss = resident_mb(client.process.pid)
-    result = summarise(asked, match_records(asked, after["last"]))
+    records = match_records(asked, after["last"])
+    if log is not None:
+        write_requests(log, asked, records)
+    result = summarise(asked, records)
     result |= {
         "first_suggestion_ms": _rounded(first_ms),
         "rss_mb": _rounded(rss),
@@ -221,6 +240,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=2, help="of the server's model (default 2)")
     parser.add_argument("--model", help="a packaged model's name or a folder with weights")
+    parser.add_argument("--requests", type=Path, metavar="FILE", help="write every request")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     arguments = parser.parse_args(given)
     try:
@@ -228,6 +248,7 @@ def main(given: Sequence[str] | None = None) -> int:
             server_command(arguments.threads, arguments.model),
             list(sessions(load_trace())),
             threads=arguments.threads,
+            log=arguments.requests,
             progress=sys.stderr.isatty(),
         )
     except TraceError as error:

@@ -185,7 +185,7 @@ def _items(result: Json) -> list[dict[str, Json]]:
 
 
 def replay(client: LspClient, session: Session, asked: list[Asked]) -> None:
-    """Visit the places of one file.
+    """Visit the places of one file, which stays open, as files in editors do.
 
     Args:
         client: an initialized connection.
@@ -198,7 +198,6 @@ def replay(client: LspClient, session: Session, asked: list[Asked]) -> None:
     for index, place in enumerate(session.places):
         cause = Cause.JUMP if index else Cause.OPEN
         _visit(editor, session, place, missing, cause)
-    editor.close()
     if tuple(editor.lines) != session.lines:
         raise AssertionError(f"the replay of {session.name} did not restore the file")
 

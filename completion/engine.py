@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from dataclasses import dataclass, replace
 
-from completion.confidence import TokenLogprobs, confident, logprob_sum
-from completion.prompt import PromptBuilder
-from completion.reuse import Offer, Offers
+from completion.ahead import Ahead
+from completion.confidence import confident, logprob_sum
+from completion.prompt import SLOTS, PromptBuilder, cache_key, prompt_suffix
+from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
-from completion.trigger import Skip, closing_only, skip_document, skip_position
+from completion.trigger import Skip, skip_document, skip_position
 from completion.types import (
     CompletionRequest,
     Hidden,
     HiddenReason,
-    Mode,
     Outcome,
     Record,
     Source,
@@ -32,7 +31,6 @@ from models.backend import Backend, GenerateRequest, GenerateResult, ModelError,
 
 logger = logging.getLogger(__name__)
 
-_ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 _DETAILS = {
     HiddenReason.EMPTY: "the model has nothing to add here",
     HiddenReason.REPEATS_SUFFIX: "the suggestion repeats the next lines",
@@ -58,6 +56,7 @@ class CompletionEngine:
         self._backend = backend
         self._prompts = PromptBuilder(backend.tokenizer, backend.context_length)
         self._offers = Offers()
+        self._ahead = Ahead(backend, self._prompts, self._offers)
 
     def complete(self, request: CompletionRequest) -> Outcome:
         """Suggest text at the cursor, or say why not. Blocks; never raises for bad input."""
@@ -74,6 +73,16 @@ class CompletionEngine:
         record.total_ms = _milliseconds_since(started)
         return Hidden(result.reason, result.detail, record) if isinstance(result, Skip) else result
 
+    def prepare(self, request: CompletionRequest) -> None:
+        """Work ahead while the user rests at the place of `request`, already completed.
+
+        Blocks; returns as soon as `request.cancel` is set. Suggests nothing itself.
+        """
+        try:
+            self._ahead.prepare(request)
+        except ModelError as error:
+            logger.warning("working ahead failed: %s", error)
+
     def accepted(self, suggestion_id: str) -> None:
         """The user took a suggestion: nothing more is offered there until another edit."""
         self._offers.accepted(suggestion_id)
@@ -82,7 +91,9 @@ class CompletionEngine:
         """Drop everything kept for a closed document."""
         self._offers.forget(uri)
         self._prompts.forget(uri)
-        self._backend.forget(uri)
+        for slot in range(SLOTS):
+            self._backend.forget(cache_key(uri, slot))
+        self._ahead.forget(uri)
 
     def _complete(
         self, request: CompletionRequest, received: float, record: Record
@@ -103,6 +114,9 @@ class CompletionEngine:
         decoded = self._decode(request, document, received, record)
         if isinstance(decoded, Skip):
             return decoded
+        if decoded.result.stop is StopReason.UNLIKELY:
+            self._remember(request, document, decoded, Shaped(decoded.result.text), shown=False)
+            return _not_confident(logprob_sum(decoded.result.logprobs))
         shaped = _shape(request, document, decoded.result, record)
         if isinstance(shaped, Skip):
             return shaped
@@ -117,6 +131,12 @@ class CompletionEngine:
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
             return None
+        if rest.offer.aborted:
+            _, record.logprob_sum = rest.logprob_bounds
+            if confident(record.logprob_sum, request.policies.confidence):
+                return None
+            record.source = Source.TYPED_THROUGH
+            return _not_confident(record.logprob_sum)
         if not rest.insert:
             if request.trigger is Trigger.INVOKED:
                 return None
@@ -147,24 +167,32 @@ class CompletionEngine:
         """Show or hide by confidence; either way the next keystrokes may need it."""
         total = record.logprob_sum
         shown = total is None or confident(total, request.policies.confidence)
-        suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
+        offer = self._remember(request, document, decoded, shaped, shown=shown)
+        if total is None or shown:
+            return _suggestion(offer.suggestion_id, document, shaped, record)
+        return _not_confident(total)
+
+    def _remember(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        decoded: _Decoded,
+        shaped: Shaped,
+        *,
+        shown: bool,
+    ) -> Offer:
+        offer = make_offer(
+            document.prefix,
+            document.suffix,
+            decoded.result,
+            decoded.heal,
+            shaped,
+            self._backend.tokenizer,
+            shown=shown,
+        )
         if request.policies.trigger.enabled:
-            lengths = [
-                len(self._backend.tokenizer.token_bytes(token))
-                for token in decoded.result.token_ids
-            ]
-            offer = Offer(
-                suggestion.suggestion_id,
-                document.prefix,
-                document.suffix,
-                shaped.insert,
-                shaped.replace_right,
-                TokenLogprobs.align(lengths, decoded.result.logprobs, len(decoded.heal)),
-                complete=decoded.result.stop in _ENDED,
-                shown=shown,
-            )
             self._offers.put(request.uri, request.policies, offer)
-        return suggestion if total is None or shown else _not_confident(total)
+        return offer
 
     def _decode(
         self, request: CompletionRequest, document: Normalised, received: float, record: Record
@@ -176,11 +204,14 @@ class CompletionEngine:
             return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
         prompt = self._prompts.build(
             document.prefix,
-            _prompt_suffix(request, document.suffix),
+            prompt_suffix(request, document.suffix),
             uri=request.uri,
             window=policies.window,
             mode=decode.mode,
             max_tokens=decode.max_tokens,
+            affordable=(
+                None if deadline is None else self._backend.affordable_tokens(deadline - began)
+            ),
         )
         record.prompt_ms = _milliseconds_since(began)
         result = self._backend.generate(
@@ -191,13 +222,17 @@ class CompletionEngine:
                 max_lines=decode.max_lines,
                 deadline=deadline,
                 cancel=request.cancel,
-                cache_key=request.uri,
+                cache_key=cache_key(request.uri, prompt.slot),
+                drafts=decode.drafts,
+                min_logprob=policies.confidence.min_logprob,
             )
         )
         record.source = Source.MODEL
         record.prefill_ms, record.decode_ms = result.prefill_ms, result.decode_ms
         record.prompt_tokens, record.reused_tokens = result.prompt_tokens, result.reused_tokens
         record.generated_tokens = len(result.token_ids)
+        record.drafted_tokens = result.drafted_tokens
+        record.accepted_tokens = result.accepted_tokens
         record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
         record.stop = result.stop.value
         if result.stop is StopReason.CANCELLED:
@@ -221,21 +256,6 @@ def _shape(
     if result.stop is StopReason.DEADLINE:
         return Skip(HiddenReason.DEADLINE, "the deadline passed before there was a suggestion")
     return Skip(shaped, _DETAILS[shaped])
-
-
-def _prompt_suffix(request: CompletionRequest, suffix: str) -> str:
-    """The suffix as the model sees it.
-
-    In single-line mode, brackets and quotes right of the cursor that an editor closed are left
-    out: the model writes the line's end itself, `shape` puts both together again, and the KV
-    cache survives an editor that adds and removes them with every bracket typed.
-    """
-    policies = request.policies
-    if not policies.shape.enabled or policies.decode.mode is not Mode.JOINT:
-        return suffix
-    _, right = line_around("", suffix)
-    one_line = policies.decode.max_lines == 1
-    return suffix[len(right) :] if one_line and closing_only(right) else suffix
 
 
 def _not_confident(total: float) -> Skip:

@@ -11,7 +11,8 @@ The KV cache of a prompt is worth its longest common prefix with the previous on
 keeps a window. The prefix part starts at a fixed place and grows with typing up to
 `WindowPolicy.prefix_tokens`; only then is it cut back to `fresh_prefix_tokens`, at a line
 boundary. The suffix part stands before it, where any change costs everything: it is taken once
-and kept until the text near the cursor differs.
+and kept until the text near the cursor differs. After a cursor jump the window left behind is
+kept, with a KV cache of its own: a look at another place and back costs one prompt, not two.
 """
 
 from __future__ import annotations
@@ -19,30 +20,53 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from completion.types import Mode, WindowPolicy
+from completion.shape import line_around
+from completion.trigger import closing_only
+from completion.types import CompletionRequest, Mode, WindowPolicy
 from models.backend import PromptError
 from models.tokenizer import Tokenizer, split_lines
 
 _DOCUMENTS = 64
+# Windows kept per document: where the user is, and where they were before.
+SLOTS = 2
 # The window's first characters; finding them again proves that it may be kept.
 _ANCHOR_CHARACTERS = 256
 # A suffix taken earlier is still right while this many lines after the cursor are unchanged.
 _SUFFIX_LINES = 10
 # Text longer than this per token of budget is cut before tokenising (measured mean: 3.9).
 _CHARACTERS_PER_TOKEN = 16
+_MEAN_CHARACTERS_PER_TOKEN = 4
 # A line longer than the window starts here; dense text (digits, Chinese) takes more tokens.
 _CUT_CHARACTERS_PER_TOKEN = 2
 # After an overflow the window must have room to grow, or every keystroke would overflow again.
-_OVERFLOW_SHARE = 0.6
+_OVERFLOW_SHARE = 0.7
 _MARKERS = 4
+# Fewer tokens before the cursor than this are not worth a suggestion, however slow the machine.
+_LEAST_PREFIX = 64
+# Where time is short, the suffix gets one part in so many of what can be read, or this.
+_SUFFIX_PART = 4
+_LEAST_SUFFIX = 16
+# In rest, a window is built anew when it covers less than this share of what it might, or when
+# it is this near to overflowing.
+_SHORT_SHARE = 0.6
+_FULL_SHARE = 0.92
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Prompt ids and, in joint mode, the bytes the first generated tokens must reproduce."""
+    """Prompt ids and, in joint mode, the bytes the first generated tokens must reproduce.
+
+    `slot` tells which of the document's KV caches has most of it, see `cache_key`.
+    """
 
     ids: list[int]
     heal: bytes = b""
+    slot: int = 0
+
+
+def cache_key(uri: str, slot: int) -> str:
+    """Names one of a document's KV caches; no URI holds a line break."""
+    return f"{uri}\n{slot}" if slot else uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +96,16 @@ class _Window:
         anchor: the first characters behind `start`.
         length: length of the whole document then; edits above the window shift `start`.
         suffix: the suffix part in use.
+        slot: which of the document's KV caches it is in.
+        reach: characters from `start` to the cursor then; what follows is not in the KV cache.
     """
 
     start: int
     anchor: str
     length: int
     suffix: _Suffix
+    slot: int
+    reach: int
 
     def find(self, prefix: str, length: int) -> int | None:
         """Where the window starts in `prefix` of a document of `length`, None where it is gone."""
@@ -94,7 +122,9 @@ class PromptBuilder:
         """`context_length`: prompt plus generated tokens, as in `Backend.context_length`."""
         self._tokenizer = tokenizer
         self._context_length = context_length
-        self._windows: OrderedDict[tuple[str, WindowPolicy], _Window] = OrderedDict()
+        # Most recently used first.
+        self._windows: OrderedDict[tuple[str, WindowPolicy], list[_Window]] = OrderedDict()
+        self._ahead: dict[tuple[str, WindowPolicy], _Window] = {}
 
     def build(
         self,
@@ -105,54 +135,145 @@ class PromptBuilder:
         window: WindowPolicy,
         mode: Mode,
         max_tokens: int,
+        affordable: int | None = None,
+        imagined: bool = False,
     ) -> Prompt:
         """Prompt for the cursor between `prefix` and `suffix` (normalised text).
 
-        Never longer than the context length less `max_tokens`.
+        Never longer than the context length less `max_tokens`. A new window holds about
+        `affordable` tokens at most. An `imagined` document is what the user's may become: the
+        window is not moved for it.
 
         Raises:
             PromptError: `max_tokens` leaves no room for a prompt.
         """
+        room = self._room(max_tokens)
+        length = len(prefix) + len(suffix)
+        full = min(window.suffix_tokens, room // 2)
+        old = self._fitting(self._windows.get((uri, window), []), prefix, suffix, full)
+        most, fresh = min(window.fresh_suffix_tokens, full), window.fresh_prefix_tokens
+        if affordable is not None:
+            most = min(most, max(_LEAST_SUFFIX, affordable // _SUFFIX_PART))
+            fresh = min(fresh, max(_LEAST_PREFIX, affordable - most))
+        after = old.suffix if old else self._take_suffix(suffix, most)
+        cap = min(window.prefix_tokens, room - len(after.ids))
+        # With another suffix nothing of the KV cache survives: a short window is quick to read.
+        start = old.find(prefix, length) if old else None
+        if old and start is not None:
+            characters = len(prefix) - start
+            overflow = characters > cap * _CHARACTERS_PER_TOKEN
+            if overflow or characters - old.reach > fresh * _MEAN_CHARACTERS_PER_TOKEN:
+                start = None
+        if start is None:
+            start = self._window_start(prefix, min(fresh, cap))
+        before = self._tokenizer.encode(prefix[start:])
+        if len(before) > cap:
+            start = self._window_start(prefix, min(fresh, int(cap * _OVERFLOW_SHARE)))
+            before = self._tokenizer.encode(prefix[start:])
+            before = before[max(0, len(before) - cap) :]
+        slot = old.slot if old else self._free_slot((uri, window))
+        if not imagined:
+            anchor = prefix[start : start + _ANCHOR_CHARACTERS]
+            reach = len(prefix) - start
+            self._remember((uri, window), _Window(start, anchor, length, after, slot, reach))
+        return self._lay_out(after.ids, before, mode, slot)
+
+    def build_ahead(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        uri: str,
+        window: WindowPolicy,
+        mode: Mode,
+        max_tokens: int,
+    ) -> Prompt | None:
+        """Prompt of a better window than the last one of `build`, to be read while the user rests.
+
+        A short window is extended, one that is nearly full is cut. `adopt` makes `build` use it;
+        until then it stays where it begins, so that reading it may be interrupted.
+
+        Returns:
+            None where the window is good as it is, or gone.
+
+        Raises:
+            PromptError: `max_tokens` leaves no room for a prompt.
+        """
+        key, length = (uri, window), len(prefix) + len(suffix)
+        current = next(iter(self._windows.get(key, [])), None)
+        start = current.find(prefix, length) if current else None
+        if current is None or start is None:
+            return None
+        room = self._room(max_tokens)
+        most = min(window.suffix_tokens, room // 2)
+        cap = min(window.prefix_tokens, room - most)
+        target = min(window.rest_prefix_tokens, int(cap * _OVERFLOW_SHARE))
+        used = len(self._tokenizer.encode(prefix[start:]))
+        long_enough = start == 0 or used >= _SHORT_SHARE * target
+        whole_suffix = not current.suffix.truncated or len(current.suffix.ids) >= most
+        if used <= _FULL_SHARE * cap and long_enough and whole_suffix:
+            self._ahead.pop(key, None)
+            return None
+        begun = self._ahead.get(key)
+        if begun and not begun.suffix.fits(suffix, most):
+            begun = None
+        after = begun.suffix if begun else self._take_suffix(suffix, most)
+        start = begun.find(prefix, length) if begun else None
+        before = [] if start is None else self._tokenizer.encode(prefix[start:])
+        if start is None or len(before) > _FULL_SHARE * cap:
+            start = self._window_start(prefix, target)
+            before = self._tokenizer.encode(prefix[start:])[-cap:]
+        anchor = prefix[start : start + _ANCHOR_CHARACTERS]
+        reach = len(prefix) - start
+        self._ahead[key] = _Window(start, anchor, length, after, current.slot, reach)
+        return self._lay_out(after.ids, before, mode, current.slot)
+
+    def adopt(self, uri: str, window: WindowPolicy) -> None:
+        """Go on with the window of the last `build_ahead`: the model has read it."""
+        self._remember((uri, window), self._ahead.pop((uri, window)))
+
+    def forget(self, uri: str) -> None:
+        """Drop the windows of a closed document."""
+        for key in [key for key in self._ahead if key[0] == uri]:
+            del self._ahead[key]
+        for key in [key for key in self._windows if key[0] == uri]:
+            del self._windows[key]
+
+    def _room(self, max_tokens: int) -> int:
+        """How many tokens of text a prompt may hold."""
         room = self._context_length - max_tokens - _MARKERS
         if room < 1:
             raise PromptError(
                 f"{max_tokens} tokens to generate leave no room for a prompt in a context of "
                 f"{self._context_length}"
             )
+        return room
+
+    @staticmethod
+    def _fitting(
+        windows: list[_Window], prefix: str, suffix: str, suffix_tokens: int
+    ) -> _Window | None:
+        """The window whose suffix may stand for `suffix`, best one that starts in `prefix`."""
         length = len(prefix) + len(suffix)
-        old = self._windows.get((uri, window))
-        most = min(window.suffix_tokens, room // 2)
-        kept = old.suffix if old and old.suffix.fits(suffix, most) else None
-        after = kept or self._take_suffix(suffix, most)
-        cap = min(window.prefix_tokens, room - len(after.ids))
-        # With another suffix nothing of the KV cache survives: a short window is quick to read.
-        start = old.find(prefix, length) if old and kept else None
-        overflow = start is not None and len(prefix) - start > cap * _CHARACTERS_PER_TOKEN
-        if start is None or overflow:
-            start = self._window_start(prefix, min(window.fresh_prefix_tokens, cap))
-        before = self._tokenizer.encode(prefix[start:])
-        if len(before) > cap:
-            shorter = min(window.fresh_prefix_tokens, int(cap * _OVERFLOW_SHARE))
-            start = self._window_start(prefix, shorter)
-            before = self._tokenizer.encode(prefix[start:])
-            before = before[max(0, len(before) - cap) :]
-        anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-        self._remember((uri, window), _Window(start, anchor, length, after))
-        return self._lay_out(after.ids, before, mode)
+        fitting = [one for one in windows if one.suffix.fits(suffix, suffix_tokens)]
+        found = (one for one in fitting if one.find(prefix, length) is not None)
+        return next(found, fitting[0] if fitting else None)
 
-    def forget(self, uri: str) -> None:
-        """Drop the window of a closed document."""
-        for key in [key for key in self._windows if key[0] == uri]:
-            del self._windows[key]
+    def _free_slot(self, key: tuple[str, WindowPolicy]) -> int:
+        """A slot without a window, or that of the least recently used one."""
+        windows = self._windows.get(key, [])
+        used = {window.slot for window in windows}
+        free = [slot for slot in range(SLOTS) if slot not in used]
+        return free[0] if free else windows[-1].slot
 
-    def _lay_out(self, suffix: list[int], prefix: list[int], mode: Mode) -> Prompt:
+    def _lay_out(self, suffix: list[int], prefix: list[int], mode: Mode, slot: int) -> Prompt:
         special = self._tokenizer.special
         ids = [special.eot, special.suffix, *suffix, special.prefix, *prefix]
         if mode is Mode.SEP:
-            return Prompt([*ids, special.middle])
+            return Prompt([*ids, special.middle], slot=slot)
         if not prefix:
-            return Prompt(ids)
-        return Prompt(ids[:-1], self._tokenizer.token_bytes(ids[-1]))
+            return Prompt(ids, slot=slot)
+        return Prompt(ids[:-1], self._tokenizer.token_bytes(ids[-1]), slot)
 
     def _take_suffix(self, suffix: str, budget: int) -> _Suffix:
         """The first `budget` tokens of `suffix`."""
@@ -186,7 +307,24 @@ class PromptBuilder:
         return start
 
     def _remember(self, key: tuple[str, WindowPolicy], window: _Window) -> None:
-        self._windows[key] = window
+        others = [one for one in self._windows.get(key, []) if one.slot != window.slot]
+        self._windows[key] = [window, *others]
         self._windows.move_to_end(key)
         while len(self._windows) > _DOCUMENTS:
-            self._windows.popitem(last=False)
+            gone, _ = self._windows.popitem(last=False)
+            self._ahead.pop(gone, None)
+
+
+def prompt_suffix(request: CompletionRequest, suffix: str) -> str:
+    """The suffix as the model sees it.
+
+    In single-line mode, brackets and quotes right of the cursor that an editor closed are left
+    out: the model writes the line's end itself, `shape` puts both together again, and the KV
+    cache survives an editor that adds and removes them with every bracket typed.
+    """
+    policies = request.policies
+    if not policies.shape.enabled or policies.decode.mode is not Mode.JOINT:
+        return suffix
+    _, right = line_around("", suffix)
+    one_line = policies.decode.max_lines == 1
+    return suffix[len(right) :] if one_line and closing_only(right) else suffix

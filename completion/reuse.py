@@ -6,19 +6,26 @@ suggestion id; accepting it gives the same document at every keystroke. Brackets
 the editor closes while the user types are replaced along with what the offer replaced.
 
 Suggestions that were too uncertain to show are remembered as well: the more of one the user
-types, the more certain its rest is, and most of those keystrokes need no model either.
+types, the more certain its rest is, and most of those keystrokes need no model either. One whose
+decoding was given up for its uncertainty is never shown: it only tells where the model need not
+run, because what is known of it is still too uncertain.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from completion.confidence import TokenLogprobs
+from completion.shape import Shaped
 from completion.trigger import closing_only
 from completion.types import Policies
+from models.backend import GenerateResult, StopReason
+from models.tokenizer import Tokenizer
 
 _DOCUMENTS = 32
+_ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Offer:
         replace_right: how many characters of `suffix` it replaces; none is a line break.
         logprobs: how certain the model was of each part.
         complete: the model ended it; when not, it goes on where it stops.
+        aborted: decoding was given up; the text is the raw beginning of something uncertain.
         shown: it was certain enough to show; it stays so while it is typed.
         accepted: the user took it; what is deleted of it is not offered again.
     """
@@ -44,8 +52,34 @@ class Offer:
     replace_right: int
     logprobs: TokenLogprobs = field(default_factory=TokenLogprobs)
     complete: bool = True
+    aborted: bool = False
     shown: bool = True
     accepted: bool = False
+
+
+def make_offer(
+    prefix: str,
+    suffix: str,
+    result: GenerateResult,
+    heal: bytes,
+    shaped: Shaped,
+    tokenizer: Tokenizer,
+    *,
+    shown: bool,
+) -> Offer:
+    """An offer of `shaped`, which came out of `result` for the cursor behind `prefix`."""
+    lengths = [len(tokenizer.token_bytes(token)) for token in result.token_ids]
+    return Offer(
+        uuid.uuid4().hex,
+        prefix,
+        suffix,
+        shaped.insert,
+        shaped.replace_right,
+        TokenLogprobs.align(lengths, result.logprobs, len(heal)),
+        complete=result.stop in _ENDED,
+        aborted=result.stop is StopReason.UNLIKELY,
+        shown=shown,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +117,7 @@ def remainder(offer: Offer, prefix: str, suffix: str) -> Remainder | None:
     if "\n" in right or not (closing_only(right) or right == offer.suffix[: offer.replace_right]):
         return None
     rest = offer.insert[typed:]
-    if (offer.accepted and rest) or not (offer.complete or rest):
+    if (offer.accepted and rest) or not (offer.complete or rest or (offer.aborted and not typed)):
         return None
     return Remainder(offer, rest, replace_right)
 
@@ -95,9 +129,13 @@ class Offers:
         """Remember at most `documents` offers, the least recently used go first."""
         self._documents = documents
         self._offers: OrderedDict[tuple[str, Policies], Offer] = OrderedDict()
+        self._ahead: dict[tuple[str, Policies], Offer] = {}
 
     def find(self, uri: str, policies: Policies, prefix: str, suffix: str) -> Remainder | None:
-        """What is left of the offer for `uri`; an offer that no longer fits is dropped."""
+        """What is left of the offer for `uri`, or of the one that follows it.
+
+        An offer that no longer fits is dropped.
+        """
         key = (uri, policies)
         offer = self._offers.get(key)
         if offer is None:
@@ -105,16 +143,32 @@ class Offers:
         rest = remainder(offer, prefix, suffix)
         if rest is None:
             del self._offers[key]
-        else:
+            offer = self._ahead.pop(key, None)
+            rest = remainder(offer, prefix, suffix) if offer else None
+        if offer is not None and rest is not None:
+            self._offers[key] = offer
             self._offers.move_to_end(key)
         return rest
 
     def put(self, uri: str, policies: Policies, offer: Offer) -> None:
         """Remember `offer`, in place of the document's previous one."""
-        self._offers[(uri, policies)] = offer
-        self._offers.move_to_end((uri, policies))
+        key = (uri, policies)
+        previous = self._offers.get(key)
+        if previous is None or previous.suggestion_id != offer.suggestion_id:
+            self._ahead.pop(key, None)
+        self._offers[key] = offer
+        self._offers.move_to_end(key)
         while len(self._offers) > self._documents:
-            self._offers.popitem(last=False)
+            gone, _ = self._offers.popitem(last=False)
+            self._ahead.pop(gone, None)
+
+    def has_ahead(self, uri: str, policies: Policies) -> bool:
+        """Whether it is known what follows the current offer for `uri`."""
+        return (uri, policies) in self._ahead
+
+    def put_ahead(self, uri: str, policies: Policies, offer: Offer) -> None:
+        """Remember what follows once the current offer for `uri` is in the document."""
+        self._ahead[(uri, policies)] = offer
 
     def accepted(self, suggestion_id: str) -> None:
         """The user took the suggestion: done until another edit. Unknown ids are ignored."""
@@ -124,5 +178,6 @@ class Offers:
 
     def forget(self, uri: str) -> None:
         """Drop what is known of a closed document."""
-        for key in [key for key in self._offers if key[0] == uri]:
-            del self._offers[key]
+        for offers in (self._offers, self._ahead):
+            for key in [key for key in offers if key[0] == uri]:
+                del offers[key]

@@ -7,7 +7,7 @@ indices); the server converts from the editor's position encoding.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -57,13 +57,25 @@ class TriggerPolicy:
 class WindowPolicy:
     """How much text around the cursor goes into the prompt, in tokens.
 
-    A window starts with `fresh_prefix_tokens` (after a cursor jump nothing is cached and
-    every token costs time) and grows with typing up to `prefix_tokens`.
+    A window starts with `fresh_prefix_tokens` and `fresh_suffix_tokens` (after a cursor jump
+    nothing is cached and every token costs time) and grows with typing up to `prefix_tokens`.
+    While the user rests, one of `rest_prefix_tokens` and `suffix_tokens` takes its place: the
+    model is better with it (dev/LOG.md, 2026-11-23).
     """
 
-    prefix_tokens: int = 1200
+    prefix_tokens: int = 1500
     fresh_prefix_tokens: int = 400
-    suffix_tokens: int = 150
+    rest_prefix_tokens: int = 1000
+    suffix_tokens: int = 450
+    fresh_suffix_tokens: int = 150
+
+    def rested(self) -> WindowPolicy:
+        """The window of a user at rest, read at once: for callers without a deadline."""
+        return replace(
+            self,
+            fresh_prefix_tokens=self.rest_prefix_tokens,
+            fresh_suffix_tokens=self.suffix_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,8 @@ class DecodePolicy:
     max_tokens: int = 48
     max_lines: int = 1
     deadline_ms: float | None = 400.0
+    drafts: bool = True
+    """Verify guessed tokens several at a time: faster, the same text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +163,8 @@ class Record:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     logprob_sum: float | None = None
     stop: str | None = None
     source: Source | None = None

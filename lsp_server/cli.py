@@ -26,6 +26,7 @@ from completion.types import (
     Policies,
     Suggestion,
     Trigger,
+    WindowPolicy,
 )
 from lsp_server import telemetry_cli
 
@@ -108,7 +109,7 @@ def complete(
         uri=path.resolve().as_uri(),
         language=language_of(path),
         trigger=Trigger.INVOKED,
-        policies=Policies(decode=DecodePolicy(deadline_ms=None)),
+        policies=Policies(window=WindowPolicy().rested(), decode=DecodePolicy(deadline_ms=None)),
     )
     outcome = engine.complete(request)
     if as_json:

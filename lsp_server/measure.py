@@ -222,6 +222,8 @@ def describe(
             "prompt_tokens": record.prompt_tokens,
             "reused_tokens": record.reused_tokens,
             "generated_tokens": record.generated_tokens,
+            "drafted_tokens": record.drafted_tokens,
+            "accepted_tokens": record.accepted_tokens,
             "logprob_sum": record.logprob_sum,
             "stop": record.stop,
         }

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 RECENT = 2000
 """How many requests `stats` remembers."""
+REST_S = 0.15
+"""After an answer and so long without another request, the engine works ahead."""
 
 
 class Engine(Protocol):
@@ -29,6 +31,10 @@ class Engine(Protocol):
 
     def complete(self, request: CompletionRequest) -> Outcome:
         """Blocks; looks at `request.cancel`."""
+        ...
+
+    def prepare(self, request: CompletionRequest) -> None:
+        """Work ahead at the place of an answered request. Blocks; looks at `request.cancel`."""
         ...
 
     def accepted(self, suggestion_id: str) -> None:
@@ -64,6 +70,8 @@ class Session:
         self._loaded: Loaded | None = None
         self._loaded_at = 0.0
         self._current: _Pending | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._preparing = threading.Event()
         self._requests = 0
         self._model_calls = 0
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -77,6 +85,7 @@ class Session:
         """Stop what runs and wait for it."""
         if self._current is not None:
             self._current.cancel.set()
+        self._end_rest()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def complete(self, request: CompletionRequest) -> Outcome | None:
@@ -86,6 +95,7 @@ class Session:
         """
         if self._current is not None:
             self._current.supersede()
+        self._end_rest()
         loop = asyncio.get_running_loop()
         pending = _Pending(request.cancel, loop.create_future())
         self._current = pending
@@ -104,6 +114,7 @@ class Session:
         if pending.superseded.done():
             job.cancel()
             return None
+        self._rest = loop.call_later(REST_S, self._prepare, request)
         return job.result()
 
     async def accepted(self, suggestion_id: str) -> None:
@@ -112,7 +123,19 @@ class Session:
 
     async def forget(self, uri: str) -> None:
         """Tell the engine that a document was closed."""
+        self._end_rest()
         await self._call(lambda engine: engine.forget(uri))
+
+    def _prepare(self, request: CompletionRequest) -> None:
+        self._preparing = threading.Event()
+        ahead = replace(request, cancel=self._preparing)
+        self._thread.submit(self._prepare_in_thread, ahead)
+
+    def _end_rest(self) -> None:
+        """The user goes on: the engine is free within milliseconds."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._preparing.set()
 
     def stats(self) -> dict[str, Any]:
         """Counts and the last requests' stage times (milliseconds), for benchmarks."""
@@ -142,6 +165,14 @@ class Session:
         self._model_calls += outcome.record.source is Source.MODEL
         self._recent.append(_summary(request, outcome))
         return outcome
+
+    def _prepare_in_thread(self, request: CompletionRequest) -> None:
+        if self._loaded is None or request.cancel.is_set():
+            return
+        try:
+            self._loaded.engine.prepare(request)
+        except Exception:
+            logger.exception("working ahead in %s failed", request.uri)
 
     def _outcome(self, request: CompletionRequest) -> Outcome:
         if request.cancel.is_set():

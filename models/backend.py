@@ -23,7 +23,8 @@ class ModelError(Exception):
     ModelError
     ├── WeightsError       weights missing, altered (SHA-256) or not understood
     ├── TokenizerError     tokenizer.json missing or not the one the weights need
-    └── PromptError        a prompt the model cannot take (empty, longer than its context)
+    ├── PromptError        a prompt the model cannot take (empty, longer than its context)
+    └── CacheError         no memory for a KV cache
     """
 
 
@@ -39,6 +40,10 @@ class PromptError(ModelError):
     """The prompt is empty or does not fit the model's context length."""
 
 
+class CacheError(ModelError):
+    """There is no memory for a KV cache."""
+
+
 class StopReason(StrEnum):
     """Why decoding ended."""
 
@@ -50,6 +55,8 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     CONTEXT_FULL = "context_full"
+    UNLIKELY = "unlikely"
+    """The text's log-probability fell to the request's `min_logprob`; the text is unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,9 @@ class GenerateRequest:
             it has, or None.
         cancel: set by another thread to stop; checked between tokens and during prefill.
         cache_key: requests with the same key share a KV cache (one key per document).
+        drafts: guess tokens and verify several in one run; the text is the same without.
+        min_logprob: stop once the summed log-probability is no greater than this: it can only
+            fall. None never stops for it.
     """
 
     prompt_ids: list[int]
@@ -78,6 +88,8 @@ class GenerateRequest:
     deadline: float | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     cache_key: str = ""
+    drafts: bool = True
+    min_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,8 @@ class GenerateResult:
         prompt_tokens: length of the prompt in tokens.
         reused_tokens: how many of them were already in the KV cache.
         prefill_ms, decode_ms: wall-clock milliseconds.
+        drafted_tokens: tokens that were guessed and verified.
+        accepted_tokens: how many of them the model chose; each saved a run.
     """
 
     text: str
@@ -105,6 +119,8 @@ class GenerateResult:
     reused_tokens: int
     prefill_ms: float
     decode_ms: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Backend(Protocol):
@@ -138,6 +154,17 @@ class Backend(Protocol):
         """
         ...
 
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """How many prompt tokens can be read anew so that a line is decoded within `seconds`.
+
+        None where that is not known or does not matter.
+        """
+        ...
+
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document."""
+        ...
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        """The KV cache of `cache_key`, if any, takes the place of that of `new_key`."""
         ...

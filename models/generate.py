@@ -1,12 +1,13 @@
 """Greedy decoding of one request: token healing, stop rules, log-probabilities.
 
 Knows nothing about the runtime: the caller passes the first logits and a function that
-appends a token and returns the next ones, so the same loop serves the ONNX session and the
+appends tokens and returns the next ones, so the same loop serves the ONNX session and the
 float32 reference that exports are verified against.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.backend import GenerateRequest, StopReason
+from models.speculate import Drafter
 from models.tokenizer import Tokenizer, decode_complete
 
-Row = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,15 @@ def interrupted(request: GenerateRequest) -> StopReason | None:
     return None
 
 
-def choose(logits: Row, allowed: NDArray[np.int64] | None = None) -> tuple[int, float]:
-    """The likeliest token and its log-probability, both among `allowed` if given."""
+def choose(logits: Logits, allowed: NDArray[np.int64] | None = None) -> tuple[int, float]:
+    """The likeliest token of `[vocab]` and its log-probability, both among `allowed` if given."""
     scores = logits if allowed is None else logits[allowed]
     best = int(scores.argmax())
     logprob = -float(np.log(np.exp(scores - scores[best]).sum()))
     return best if allowed is None else int(allowed[best]), logprob
 
 
-class _Text:
+class Text:
     """The bytes generated behind the healed ones, and where they must end."""
 
     def __init__(self, heal: bytes, max_lines: int) -> None:
@@ -63,6 +65,11 @@ class _Text:
         self.unhealed = heal
         self._max_lines = max_lines
         self._line_breaks = 0
+
+    @property
+    def lines_left(self) -> int | None:
+        """The line break of this number ends the text; None if none does."""
+        return self._max_lines - self._line_breaks if self._max_lines else None
 
     def append(self, token: bytes) -> bool:
         """Add a token's bytes; False if they hold the line break that ends the text."""
@@ -80,22 +87,26 @@ class _Text:
 def decode_greedily(
     request: GenerateRequest,
     tokenizer: Tokenizer,
-    logits: Row,
-    step: Callable[[int], Row],
+    logits: Logits,
+    step: Callable[[Sequence[int], int], Logits],
     room: int,
+    drafter: Drafter | None = None,
 ) -> Decoded:
     """Continue a prompt until a stop rule of `request` holds.
 
     Args:
         request: what to reproduce first and when to stop; its prompt is not read.
         tokenizer: gives the bytes of tokens and those that healing allows.
-        logits: `[vocab]` behind the prompt.
-        step: appends a token and returns the logits `[vocab]` behind it.
+        logits: `[1 + drafted, vocab]` behind the prompt and each token of a first draft.
+        step: takes back as many tokens as its second argument says, appends those of its
+            first and returns the logits `[appended, vocab]` behind each of them.
         room: how many tokens may be appended until the context is full.
+        drafter: guesses the next tokens; the text is the same without.
     """
-    text = _Text(request.heal, request.max_lines)
+    text = Text(request.heal, request.max_lines)
     ids: list[int] = []
     logprobs: list[float] = []
+    row = 0
 
     def end(stop: StopReason) -> Decoded:
         return Decoded(decode_complete(bytes(text.data)), tuple(ids), tuple(logprobs), stop)
@@ -107,15 +118,25 @@ def decode_greedily(
             return end(stop)
         allowed = tokenizer.allowed(text.unhealed) if text.unhealed else None
         # A padded embedding has rows that no token uses.
-        token, logprob = choose(logits[: tokenizer.vocab_size], allowed)
+        token, logprob = choose(logits[row, : tokenizer.vocab_size], allowed)
         logprobs.append(logprob)
         if token in tokenizer.special_ids:
             return end(StopReason.END_OF_MIDDLE)
         if not text.append(tokenizer.token_bytes(token)):
             return end(StopReason.NEWLINE)
         ids.append(token)
+        if request.min_logprob is not None and math.fsum(logprobs) <= request.min_logprob:
+            return end(StopReason.UNLIKELY)
         if len(ids) >= request.max_tokens:
             return end(StopReason.MAX_TOKENS)
         if len(ids) > room:
             return end(StopReason.CONTEXT_FULL)
-        logits = step(token)
+        if drafter is None:
+            logits = step([token], 0)
+        elif drafter.accepts(token):
+            row += 1
+        else:
+            rejected = drafter.rejected
+            limit = min(request.max_tokens - 1, room) - len(ids)
+            draft = drafter.propose(limit, unhealed=text.unhealed, lines=text.lines_left)
+            logits, row = step([token, *draft], rejected), 0

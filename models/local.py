@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +22,10 @@ from models.backend import (
     StopReason,
     TokenizerError,
 )
-from models.generate import Decoded, Row, common_prefix_length, decode_greedily, interrupted
+from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
 from models.registry import Manifest, load_manifest, verify
 from models.session import KVCache, ModelSession, RunTerminatedError
+from models.speculate import Drafter, Speculation
 from models.tokenizer import Tokenizer
 
 _PREFILL_CHUNK = 128
@@ -34,6 +35,13 @@ _PREFILL_CHUNK = 128
 _WATCHED_TOKENS = 32
 """Shorter prefills end sooner than the watchdog would notice a cancellation."""
 _WATCH_INTERVAL = 0.003
+_SPEED_RATE = 0.2
+_SPEED_TOKENS = 64
+"""Only prefill runs of at least this many tokens tell what a token costs."""
+_LINE_RUNS = 8
+"""Runs that decode a line; more than half of all lines need fewer."""
+KV_LIMIT = 150_000_000
+"""Bytes: about three documents at full context, more with short ones."""
 
 _Job = tuple[GenerateRequest, ort.RunOptions, threading.Event]
 
@@ -73,28 +81,37 @@ class _Watchdog:
 
 
 class _Caches:
-    """At most `capacity` KV caches, the least recently used key giving way to a new one."""
+    """KV caches by key under one memory limit; the least recently used give way."""
 
-    def __init__(self, session: ModelSession, capacity: int) -> None:
+    def __init__(self, session: ModelSession, limit: int) -> None:
         self._session = session
-        self._capacity = capacity
+        self._limit = limit
         self._by_key: OrderedDict[str, KVCache] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> KVCache:
-        """The cache of `key`. One taken over keeps its tokens: they may share a prefix."""
+    def get(self, key: str, tokens: int) -> KVCache:
+        """The cache of `key`, which will hold `tokens`; others make room for them.
+
+        The limit is exceeded only by what a single cache needs.
+        """
         with self._lock:
-            cache = self._by_key.pop(key, None)
-            if cache is None and len(self._by_key) >= self._capacity:
-                cache = self._by_key.popitem(last=False)[1]
-            if cache is None:
-                cache = self._session.new_cache()
+            cache = self._by_key.pop(key, None) or self._session.new_cache()
+            needed = max(cache.touched, tokens) * cache.token_bytes
+            held = sum(other.nbytes for other in self._by_key.values())
+            while self._by_key and held + needed > self._limit:
+                held -= self._by_key.popitem(last=False)[1].nbytes
             self._by_key[key] = cache
             return cache
 
     def drop(self, key: str) -> None:
         with self._lock:
             self._by_key.pop(key, None)
+
+    def rename(self, key: str, new_key: str) -> None:
+        with self._lock:
+            if cache := self._by_key.pop(key, None):
+                self._by_key[new_key] = cache
+                self._by_key.move_to_end(new_key)
 
     @property
     def nbytes(self) -> int:
@@ -110,23 +127,25 @@ class LocalBackend:
         manifest: Manifest,
         session: ModelSession,
         tokenizer: Tokenizer,
-        max_documents: int = 2,
+        kv_limit: int = KV_LIMIT,
     ) -> None:
         """Use `load`; this takes parts that are already verified."""
         self._manifest = manifest
         self._session = session
         self._tokenizer = tokenizer
-        self._caches = _Caches(session, max_documents)
+        self._caches = _Caches(session, kv_limit)
         self._watchdog = _Watchdog()
+        self._speculation = Speculation()
+        self._prefill_token_seconds: float | None = None
 
     @classmethod
-    def load(cls, weights_dir: Path, threads: int = 2, max_documents: int = 2) -> LocalBackend:
+    def load(cls, weights_dir: Path, threads: int = 2, kv_limit: int = KV_LIMIT) -> LocalBackend:
         """Load and verify a model.
 
         Args:
             weights_dir: directory with `manifest.json` (see `models.registry.find`).
             threads: cores that take part in every step.
-            max_documents: KV caches kept (`kv_bytes` each at full context: 50 MB for 88 M).
+            kv_limit: bytes of all KV caches together (88 M: 25 kB a token).
 
         Raises:
             WeightsError: a file is missing, altered or cannot be run.
@@ -147,7 +166,7 @@ class LocalBackend:
             or tokenizer.vocab_size > session.vocab_size
         ):
             raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")
-        return cls(manifest, session, tokenizer, max_documents)
+        return cls(manifest, session, tokenizer, kv_limit)
 
     @property
     def model_id(self) -> str:
@@ -170,19 +189,39 @@ class LocalBackend:
         return self._tokenizer
 
     @property
+    def session(self) -> ModelSession:
+        """The loaded graph, for measurements below the level of requests."""
+        return self._session
+
+    @property
     def kv_bytes(self) -> int:
-        """Bytes of the KV buffers now held, were they used to the full context."""
+        """Bytes of KV caches in use."""
         return self._caches.nbytes
 
     def warm_up(self) -> None:
-        """A tiny run, so that the first request does not pay for first-time allocations."""
+        """A few runs: first-time allocations are done, and the machine's speed is known."""
         cache = self._session.new_cache()
-        self._session.forward(cache, [self._tokenizer.special.eot] * 16)
-        self._session.forward(cache, [self._tokenizer.special.eot])
+        ids = [self._tokenizer.special.eot] * _SPEED_TOKENS
+        self._session.forward(cache, ids)
+        self._session.forward(cache, ids[:1])
+        self._timed_prefill(cache, ids, 1, None)
+        for _ in range(3):
+            self._timed_run(cache, ids[:1], 1)
+
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """See `Backend`; from the speed of the latest runs."""
+        token, run = self._prefill_token_seconds, self._speculation.step_seconds
+        if token is None or run is None:
+            return None
+        return max(0, int((seconds - _LINE_RUNS * run) / token))
 
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document; its memory is returned."""
         self._caches.drop(cache_key)
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        """The KV cache of `cache_key`, if any, takes the place of that of `new_key`."""
+        self._caches.rename(cache_key, new_key)
 
     def generate(self, request: GenerateRequest) -> GenerateResult:
         """Decode greedily; blocks. One call at a time per backend.
@@ -200,22 +239,28 @@ class LocalBackend:
                 f"the prompt has {len(prompt)} tokens, the model takes {self.context_length}"
             )
         started = time.perf_counter()
-        cache = self._caches.get(request.cache_key)
+        most = min(len(prompt) + request.max_tokens + 1, self.context_length)
+        cache = self._caches.get(request.cache_key, most)
         # The last prompt token always runs again: its logits choose the first new one.
         reused = min(common_prefix_length(cache.tokens, prompt), len(prompt) - 1)
         cache.truncate(reused)
-        first = self._prefill(cache, request)
+        drafter = None
+        if request.drafts and request.max_tokens:
+            drafter = Drafter(self._speculation, self._tokenizer, prompt, request.max_tokens)
+        first = self._prefill(cache, request, drafter)
         prefilled = time.perf_counter()
         if isinstance(first, StopReason):
             decoded = Decoded("", (), (), first)
         else:
+
+            def step(ids: Sequence[int], back: int) -> Logits:
+                cache.truncate(len(cache.tokens) - back)
+                return self._timed_run(cache, ids, len(ids))
+
             room = self.context_length - len(prompt)
-
-            def step(token: int) -> Row:
-                row: Row = self._session.forward(cache, [token])[0]
-                return row
-
-            decoded = decode_greedily(request, self._tokenizer, first, step, room)
+            decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
+            if drafter is not None:
+                drafter.finish()
         return GenerateResult(
             text=decoded.text,
             token_ids=decoded.token_ids,
@@ -225,25 +270,68 @@ class LocalBackend:
             reused_tokens=reused,
             prefill_ms=(prefilled - started) * 1e3,
             decode_ms=(time.perf_counter() - prefilled) * 1e3,
+            drafted_tokens=0 if drafter is None else drafter.proposed,
+            accepted_tokens=0 if drafter is None else drafter.accepted,
         )
 
-    def _prefill(self, cache: KVCache, request: GenerateRequest) -> Row | StopReason:
-        """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted."""
+    def _timed_run(self, cache: KVCache, ids: Sequence[int], n_logits: int) -> Logits:
+        started = time.perf_counter()
+        logits = self._session.forward(cache, ids, n_logits)
+        self._speculation.observe_run(len(ids), time.perf_counter() - started)
+        return logits
+
+    def _timed_prefill(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int,
+        options: ort.RunOptions | None,
+    ) -> Logits:
+        started = time.perf_counter()
+        logits = self._session.forward(cache, ids, n_logits, run_options=options)
+        if len(ids) >= _SPEED_TOKENS:
+            sample = (time.perf_counter() - started) / len(ids)
+            before = self._prefill_token_seconds
+            rate = _SPEED_RATE if before is not None else 1.0
+            self._prefill_token_seconds = (1 - rate) * (before or 0.0) + rate * sample
+        return logits
+
+    def _prefill(
+        self, cache: KVCache, request: GenerateRequest, drafter: Drafter | None
+    ) -> Logits | StopReason:
+        """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted.
+
+        Returns:
+            Logits behind the prompt and behind each token of the first draft.
+        """
         prompt = request.prompt_ids
         if len(prompt) - len(cache.tokens) <= _WATCHED_TOKENS:
             if stop := interrupted(request):
                 return stop
-            row: Row = self._session.forward(cache, prompt[len(cache.tokens) :])[0]
-            return row
+            chunk = prompt[len(cache.tokens) :]
+            draft = self._first_draft(request, drafter, len(chunk))
+            return self._timed_run(cache, chunk + draft, 1 + len(draft))
         with self._watchdog.watch(request) as options:
             while True:
                 if stop := interrupted(request):
                     return stop
                 start = len(cache.tokens)
                 chunk = prompt[start : start + _PREFILL_CHUNK]
+                last = start + len(chunk) == len(prompt)
+                draft = self._first_draft(request, drafter, len(chunk)) if last else []
                 try:
-                    row = self._session.forward(cache, chunk, run_options=options)[0]
+                    logits = self._timed_prefill(cache, chunk + draft, 1 + len(draft), options)
                 except RunTerminatedError:
                     continue  # the reason is found above
-                if len(cache.tokens) == len(prompt):
-                    return row
+                if last:
+                    return logits
+
+    def _first_draft(
+        self, request: GenerateRequest, drafter: Drafter | None, fed: int
+    ) -> list[int]:
+        """A draft read along with the prompt's last tokens: the first token costs no run."""
+        if drafter is None:
+            return []
+        limit = min(request.max_tokens - 1, self.context_length - len(request.prompt_ids))
+        lines = request.max_lines or None
+        return drafter.propose(limit, unhealed=request.heal, lines=lines, fed=fed)

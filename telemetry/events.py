@@ -95,6 +95,9 @@ class Opportunity(Event):
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    """Of the drafted ones, those that the model confirmed."""
     logprob_sum: float | None = None
     stop: str | None = None
 

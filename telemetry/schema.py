@@ -42,6 +42,7 @@ def create_events(db: Database) -> None:
             **dict.fromkeys(["chars", "lines", "queue_us", "context_us", "prompt_us"], int),
             **dict.fromkeys(["prefill_us", "decode_us", "shape_us", "total_us"], int),
             **dict.fromkeys(["prompt_tokens", "reused_tokens", "generated_tokens"], int),
+            **dict.fromkeys(["drafted_tokens", "accepted_tokens"], int),
             "logprob_sum": float,
             "stop": str,
         },

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,20 +21,12 @@ from models.generate import decode_greedily
 from models.registry import load_manifest
 from models.session import KVCache, ModelSession
 from models.tokenizer import Tokenizer
+from models.training.cursors import Cursor
 
 Logits = NDArray[np.float32]
 _CHUNK = 128
 _PREFIX_TOKENS = 1200
 _SUFFIX_TOKENS = 450
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A place to complete: the text around it and what stood there."""
-
-    prefix: str
-    suffix: str
-    middle: str
 
 
 class Sequencer(Protocol):
@@ -151,11 +142,11 @@ def complete_line(model: Sequencer, tokenizer: Tokenizer, cursor: Cursor, max_to
         logits = model.append(prompt[start : start + _CHUNK], 1)
     request = GenerateRequest(prompt, heal, max_tokens)
 
-    def step(token: int) -> Logits:
-        row: Logits = model.append([token], 1)[0]
-        return row
+    def step(ids: Sequence[int], back: int) -> Logits:
+        assert back == 0, "nothing was drafted"
+        return model.append(ids, len(ids))
 
-    return decode_greedily(request, tokenizer, logits[0], step, max_tokens).text
+    return decode_greedily(request, tokenizer, logits, step, max_tokens).text
 
 
 def compare_lines(
@@ -227,7 +218,9 @@ def verify_export(
         tokenizer = Tokenizer.from_file(weights_dir / load_manifest(weights_dir).tokenizer)
         keys = ("prefix", "suffix", "middle")
         try:
-            cursors = [Cursor(*(row[key] for key in keys)) for row in _json_lines(cursors_file)]
+            cursors = [
+                Cursor(**{key: row[key] for key in keys}) for row in _json_lines(cursors_file)
+            ]
         except (KeyError, TypeError) as error:
             raise WeightsError(f"{cursors_file} is malformed: {error!r}") from error
         report |= compare_lines(quantized, reference, tokenizer, cursors)

@@ -7,6 +7,7 @@ section 3: better than random order), while rows of many repositories mix in a b
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,38 +21,44 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models.training.fim import Document, FimConfig, Sampler, Special
 from models.training.model import IGNORE
-from models.training.shards import Document as Row
-from models.training.shards import read_shards
+from models.training.shards import read_lines
 
-_SEGMENT_IDS = 250_000
+_BLOCK_BYTES = 2_000_000
+_BATCH = 200
+_SEGMENT_IDS = 500_000
 """Documents of one repository that are read together, in ids."""
 _OPEN_SEGMENTS = 12
-_OPEN_ROWS = 24
+_OPEN_ROWS = 16
 
 
-def load_documents(paths: Iterable[Path], tokenizer: Tokenizer) -> list[list[Document]]:
-    """Tokenised documents, one list a repository."""
+def load_documents(
+    paths: Iterable[Path], tokenizer: Tokenizer, part: int = 0, parts: int = 1
+) -> list[list[Document]]:
+    """Tokenised documents, one list a repository.
+
+    Blocks of about 2 MB are dealt out in turn, so that `parts` readers get equal shares.
+    """
     tokenizer.encode_special_tokens = True
     starts = np.zeros(tokenizer.get_vocab_size(), np.bool_)
     for token, index in tokenizer.get_vocab().items():
         starts[index] = token.startswith("Ċ")  # the byte-level alphabet's "\n"
     repositories: dict[str, list[Document]] = {}
-    batch: list[Row] = []
+    rows: list[dict[str, str]] = []
 
     def flush() -> None:
-        for row, encoding in zip(
-            batch, tokenizer.encode_batch_fast([r["text"] for r in batch]), strict=True
-        ):
-            ids = np.array(encoding.ids, np.uint16)
-            repositories.setdefault(row["repo"], []).append(
-                Document(row["path"], row["text"], ids, starts)
-            )
-        batch.clear()
+        encodings = tokenizer.encode_batch_fast([row["text"] for row in rows])
+        for row, encoding in zip(rows, encodings, strict=True):
+            document = Document(row["path"], row["text"], np.array(encoding.ids, np.uint16), starts)
+            repositories.setdefault(row["repo"], []).append(document)
+        rows.clear()
 
-    for row in read_shards(paths):
-        batch.append(row)
-        if len(batch) == 2000:
-            flush()
+    seen = 0
+    for line in read_lines(paths):
+        if seen // _BLOCK_BYTES % parts == part:
+            rows.append(json.loads(line))
+            if len(rows) == _BATCH:
+                flush()
+        seen += len(line)
     flush()
     return list(repositories.values())
 
@@ -108,9 +115,11 @@ def _row(samples: list[NDArray[np.uint16]], width: int, pad: int) -> NDArray[np.
 class FimDataset(IterableDataset[NDArray[np.uint16]]):
     """Endless rows of samples; every (seed, epoch, shard of workers) is reproducible.
 
+    Every worker process loads and tokenises its own part of the shards.
+
     Args:
-        repositories: documents by repository.
-        tokenizer: encodes partial lines.
+        paths: corpus shards.
+        tokenizer: fits the model.
         config: FIM shares.
         length: tokens per row without the shifted target.
         seed, rank, world: what this process reads of the whole.
@@ -118,7 +127,7 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
 
     def __init__(
         self,
-        repositories: list[list[Document]],
+        paths: list[Path],
         tokenizer: Tokenizer,
         config: FimConfig,
         length: int,
@@ -127,7 +136,7 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._repositories, self._tokenizer, self._config = repositories, tokenizer, config
+        self._paths, self._tokenizer, self._config = paths, tokenizer, config
         self._length, self._seed, self._rank, self._world = length, seed, rank, world
 
     def __iter__(self) -> Iterator[NDArray[np.uint16]]:
@@ -135,14 +144,12 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         workers = info.num_workers if info else 1
         part = self._rank * workers + (info.id if info else 0)
         parts = self._world * workers
-        epoch = 0
+        repositories = load_documents(self._paths, self._tokenizer, part, parts)
+        if not repositories:  # fewer blocks than workers: everyone reads everything
+            repositories = load_documents(self._paths, self._tokenizer)
+        rng = random.Random(f"{self._seed}/{part}")
         while True:
-            groups = segments(self._repositories, random.Random(f"{self._seed}/{epoch}"))
-            rng = random.Random(f"{self._seed}/{epoch}/{part}")
-            # With fewer groups than workers every worker reads all of them.
-            own = groups[part::parts] if len(groups) >= parts else groups
-            yield from self._epoch(own, rng)
-            epoch += 1
+            yield from self._epoch(segments(repositories, rng), rng)
 
     def _epoch(
         self, groups: list[list[Document]], rng: random.Random
@@ -178,8 +185,12 @@ def batches(dataset: FimDataset, size: int, workers: int) -> Iterator[tuple[Tens
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=8 if workers else None,
     )
+    return _targets(iter(loader))  # the workers start now, not at the first batch
+
+
+def _targets(rows_of_ids: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     pad = Special().pad
-    for rows in loader:
+    for rows in rows_of_ids:
         ids, targets = rows[:, :-1].contiguous(), rows[:, 1:].clone()
         targets[targets == pad] = IGNORE
         yield ids, targets

@@ -38,13 +38,18 @@ def write_shards(rows: Iterable[Document], out: Path, shard_bytes: int) -> list[
     return list(summary.values())
 
 
-def read_shards(paths: Iterable[Path]) -> Iterator[Document]:
-    """The documents of some shards."""
+def read_lines(paths: Iterable[Path]) -> Iterator[bytes]:
+    """The shards' JSON lines, not parsed: a reader of a part skips the rest cheaply."""
     for path in paths:
         with path.open("rb") as raw:
             reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw)
             buffer = b""
             while chunk := reader.read(1 << 22):
                 *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
+                yield from lines
+
+
+def read_shards(paths: Iterable[Path]) -> Iterator[Document]:
+    """The documents of some shards."""
+    for line in read_lines(paths):
+        yield json.loads(line)

@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from models.training.cursors import read_cursors
-from models.training.data import FimDataset, batches, load_documents
+from models.training.data import FimDataset, batches
 from models.training.fim import FimConfig
 from models.training.model import Model, ModelConfig, load_checkpoint, save_checkpoint
 from models.training.muon import Muon
@@ -140,6 +140,7 @@ class Trainer:
         per_pass = config.micro_batch * config.length * ranks.world
         passes = max(1, config.batch_tokens // per_pass)
         kind = ranks.device.split(":")[0]
+        self._warm_up(kind)
         began: float | None = None
         first_tokens, progress = self.tokens, 0.0
         while progress < 1:
@@ -179,6 +180,15 @@ class Trainer:
                             "tokens_per_s": round(speed),
                         }
                     )  # fmt: skip
+
+    def _warm_up(self, kind: str) -> None:
+        """Compile on random ids while the workers still read the corpus."""
+        shape = self.config.micro_batch, self.config.length
+        ids = torch.randint(self.model.config.vocab_size, shape, device=self.ranks.device)
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            loss = self._forward(ids, ids)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.model.zero_grad(set_to_none=True)
 
     def save_trunk(self, out: Path) -> None:
         """Everything that `resume` needs; safetensors, nothing pickled."""
@@ -269,21 +279,18 @@ def main(arguments: list[str] | None = None) -> Trainer:
                 out.write(json.dumps(row) + "\n")
 
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
-    repositories = load_documents(options.data, tokenizer)
     shape = ModelConfig(**_shape(values))
     trainer = Trainer(start_model(options.start, shape), config, ranks)
     if options.resume:
         trainer.load_trunk(options.resume)
-    ids = sum(len(d.ids) for documents in repositories for d in documents)
     log(
         {
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "repositories": len(repositories), "corpus_tokens": ids, "joint": options.joint,
-            "world": ranks.world, "device": ranks.device, **asdict(config),
+            "joint": options.joint, "world": ranks.world, "device": ranks.device, **asdict(config),
         }
     )  # fmt: skip
     dataset = FimDataset(
-        repositories, tokenizer, FimConfig(joint=options.joint, max_length=config.length + 1),
+        options.data, tokenizer, FimConfig(joint=options.joint, max_length=config.length + 1),
         config.length, seed=config.seed, rank=ranks.rank, world=ranks.world,
     )  # fmt: skip
     trainer.run(dataset, log)

@@ -51,6 +51,9 @@ class Oracle:
     def accepted(self, suggestion_id: str) -> None:
         """Nothing is kept."""
 
+    def prepare(self, request: CompletionRequest) -> None:
+        pass
+
     def forget(self, uri: str) -> None:
         """Nothing is kept."""
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -45,7 +46,8 @@ def oracle(tmp_path: Path) -> list[str]:
 def test_replay_through_a_real_server(tmp_path):
     session = Session("p/f.py", LINES, (place(3, 4, 2), place(2, 3, 3)))
     # The replay itself checks that accepting and typing restored the file.
-    result = latency.measure(oracle(tmp_path), [session], threads=1)
+    log = tmp_path / "requests.jsonl"
+    result = latency.measure(oracle(tmp_path), [session], threads=1, log=log)
     assert set(KEYS) <= set(result)
     typed = sum(len(one.gaps_ms) for one in session.places)
     # Suggestions were accepted, so fewer keys were typed than the trace has.
@@ -53,6 +55,9 @@ def test_replay_through_a_real_server(tmp_path):
     assert 0 < result["model_calls"] < result["requests"]
     assert result["shown_share"] > 0
     assert result["mean_tokens"] == 5
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) == result["requests"]
+    assert [row["cause"] for row in rows].count("jump") == 5
     assert result["kv_mb"] == 3.0
     assert result["p95_ms"] >= result["p50_ms"] > 0
     assert result["first_suggestion_ms"] > 20

@@ -57,11 +57,16 @@ class ScriptedBackend:
         self.logprobs = logprobs
         self.context_length = context_length
         self.tokenizer = small_tokenizer()
+        self.affordable: int | None = None
         self.requests: list[GenerateRequest] = []
         self.forgotten: list[str] = []
+        self.renamed: list[tuple[str, str]] = []
 
     def generate(self, request: GenerateRequest) -> GenerateResult:
         self.requests.append(request)
+        if request.max_tokens == 0:
+            stop = StopReason.CANCELLED if request.cancel.is_set() else StopReason.MAX_TOKENS
+            return GenerateResult("", (), (), stop, len(request.prompt_ids), 0, 1.0, 0.0)
         answer = self.answers.popleft()
         if isinstance(answer, ModelError):
             raise answer
@@ -75,7 +80,15 @@ class ScriptedBackend:
             reused_tokens=0,
             prefill_ms=1.0,
             decode_ms=2.0,
+            drafted_tokens=4,
+            accepted_tokens=3,
         )
 
     def forget(self, cache_key: str) -> None:
         self.forgotten.append(cache_key)
+
+    def rename(self, cache_key: str, new_key: str) -> None:
+        self.renamed.append((cache_key, new_key))
+
+    def affordable_tokens(self, seconds: float) -> int | None:
+        return self.affordable

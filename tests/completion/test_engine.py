@@ -184,6 +184,59 @@ def test_an_uncertain_suggestion_is_shown_once_its_uncertain_part_is_typed() -> 
     assert len(backend.requests) == 1
 
 
+def test_an_uncertain_decode_may_be_given_up() -> None:
+    backend = ScriptedBackend("compute()")
+    policies = Policies(confidence=ConfidencePolicy(min_logprob=-0.7))
+    CompletionEngine(backend).complete(request("x = █\n", policies=policies))
+    assert backend.requests[0].min_logprob == -0.7
+
+
+def test_an_aborted_suggestion_spares_the_model_only_where_it_stays_uncertain() -> None:
+    # The first token covers the healed bracket, the second one the uncertain "zz".
+    aborted = ScriptedBackend("zz", "whole(1)", stop=StopReason.UNLIKELY, logprobs=(-0.1, -3.0))
+    engine = CompletionEngine(aborted)
+    for _ in range(2):
+        outcome = engine.complete(request("x(█\n"))
+        assert reason(outcome) is HiddenReason.LOW_CONFIDENCE
+        assert outcome.record.logprob_sum == pytest.approx(-3.1)
+    assert len(aborted.requests) == 1
+    # All that was uncertain is typed now; what follows was never decoded.
+    aborted.stop, aborted.logprobs = StopReason.NEWLINE, (-0.1, -0.1)
+    asked = request("x(zz█\n")
+    assert applied(asked, engine.complete(asked)) == "x(zzwhole(1)\n"
+    assert len(aborted.requests) == 2
+
+
+def test_aborted_text_is_never_shown_even_when_what_is_known_of_it_is_certain() -> None:
+    backend = ScriptedBackend(
+        "a, zz", "tail", stop=StopReason.UNLIKELY, logprobs=(-0.1, -3.0, -0.1, -0.1, -0.1, -0.1)
+    )
+    engine = CompletionEngine(backend)
+    assert reason(engine.complete(request("x(█\n"))) is HiddenReason.LOW_CONFIDENCE
+    backend.stop, backend.logprobs = StopReason.NEWLINE, (-0.1, -0.1)
+    asked = request("x(a, █\n")
+    assert applied(asked, engine.complete(asked)) == "x(a, tail\n"
+
+
+def test_a_suggestion_given_up_before_its_first_character_is_remembered_too() -> None:
+    backend = ScriptedBackend("", "compute()", stop=StopReason.UNLIKELY, logprobs=(-3.0,))
+    engine = CompletionEngine(backend)
+    for _ in range(2):
+        assert reason(engine.complete(request("x = █\n"))) is HiddenReason.LOW_CONFIDENCE
+    assert len(backend.requests) == 1
+    backend.stop, backend.logprobs = StopReason.NEWLINE, (-0.1, -0.1)
+    asked = request("x = c█\n")
+    assert applied(asked, engine.complete(asked)) == "x = ccompute()\n"
+
+
+def test_drafts_are_the_policys_choice_and_are_recorded() -> None:
+    backend = ScriptedBackend("compute()")
+    policies = Policies(decode=DecodePolicy(drafts=False))
+    outcome = CompletionEngine(backend).complete(request("x = █\n", policies=policies))
+    assert backend.requests[0].drafts is False
+    assert (outcome.record.drafted_tokens, outcome.record.accepted_tokens) == (4, 3)
+
+
 def test_a_suggestion_that_was_cut_short_goes_on_where_it_stops() -> None:
     backend = ScriptedBackend("compute", "(1, 2)", stop=StopReason.MAX_TOKENS)
     engine = CompletionEngine(backend)
@@ -210,6 +263,16 @@ def test_repeating_the_next_line_is_hidden() -> None:
     engine = CompletionEngine(ScriptedBackend("return x"))
     outcome = engine.complete(request("def f():\n    █\n    return x\n"))
     assert reason(outcome) is HiddenReason.REPEATS_SUFFIX
+
+
+def test_the_deadline_bounds_what_is_read_anew() -> None:
+    text = "".join(f"value_{n} = compute({n})\n" for n in range(60)) + "x = █\n"
+    backend = ScriptedBackend("one()", "one()")
+    backend.affordable = 80
+    CompletionEngine(backend).complete(request(text))
+    no_deadline = Policies(decode=DecodePolicy(deadline_ms=None))
+    CompletionEngine(backend).complete(request(text, policies=no_deadline))
+    assert len(backend.requests[0].prompt_ids) < 90 < len(backend.requests[1].prompt_ids)
 
 
 def test_a_deadline_without_text_says_so_and_with_text_shows_it() -> None:
@@ -291,6 +354,6 @@ def test_forgetting_a_document_reaches_every_cache() -> None:
     engine = CompletionEngine(backend)
     engine.complete(request("x = █\n"))
     engine.forget("file:///a.py")
-    assert backend.forgotten == ["file:///a.py"]
+    assert "file:///a.py" in backend.forgotten
     asked = request("x = █\n")
     assert applied(asked, engine.complete(asked)) == "x = other()\n"

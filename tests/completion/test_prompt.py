@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completion.prompt import Prompt, PromptBuilder
+from completion.prompt import Prompt, PromptBuilder, cache_key
 from completion.types import Mode, WindowPolicy
 from models.backend import PromptError
 from tests.completion.scripted import small_tokenizer
@@ -53,6 +53,73 @@ def test_joint_layout_heals_the_last_token() -> None:
     prompt = build(new(), prefix, suffix)
     assert prompt.ids == [SPECIAL.eot, SPECIAL.suffix, *after, SPECIAL.prefix, *before[:-1]]
     assert prompt.heal == TOKENIZER.token_bytes(before[-1])
+
+
+def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:
+    builder = new()
+    prompt = builder.build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=160
+    )
+    assert 100 < len(prompt.ids) <= 160 + 4
+    assert 20 < len(TOKENIZER.encode(suffix_part(prompt))) <= 40
+    hopeless = new().build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
+    )
+    assert 30 < len(hopeless.ids) <= 64 + 16 + 4
+    # What is in the KV cache costs nothing.
+    again = builder.build(
+        LINES + "x", LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=0
+    )
+    assert common(prompt, again) >= len(prompt.ids) - 1
+
+
+def test_a_look_at_another_place_and_back_keeps_both_windows() -> None:
+    builder = new()
+    home, there = len(LINES) // 2, len(LINES) // 4
+    first = build(builder, LINES[:home] + "x", LINES[home:])
+    look = build(builder, LINES[:there], LINES[there:] + "x")
+    back = build(builder, LINES[:home] + "xy", LINES[home:])
+    again = build(builder, LINES[:there], LINES[there:] + "xy")
+    assert (first.slot, look.slot, back.slot, again.slot) == (0, 1, 0, 1)
+    assert common(first, back) >= len(first.ids) - 1
+    assert look == again
+    # A third place takes the slot of the one that was left first.
+    third = build(builder, LINES[: there // 2], LINES[there // 2 :])
+    assert third.slot == 0
+    assert build(builder, LINES[:there], LINES[there:]).slot == 1
+
+
+def test_a_jump_to_a_place_that_looks_alike_reads_no_more_than_a_fresh_window() -> None:
+    builder, window = new(), WindowPolicy(400, 40, suffix_tokens=30)
+    alike = "\n" + "pass\n" * 40
+    build(builder, LINES[:200], alike, window=window)
+    far = build(builder, LINES, alike, window=window)
+    assert len(far.ids) < 40 + 30 + 4
+    # Text that was typed or pasted in reasonable amounts is appended.
+    onward = build(builder, LINES + LINES[:100], alike, window=window)
+    assert common(far, onward) >= len(far.ids) - 1
+
+
+def test_typing_stays_in_its_slot() -> None:
+    builder = new()
+    slots = {
+        build(builder, LINES[:end], "\nend\n", window=NARROW).slot
+        for end in range(10, len(LINES), 7)
+    }
+    assert slots == {0}
+
+
+def test_slots_have_keys_of_their_own() -> None:
+    assert cache_key("file:///a", 0) == "file:///a"
+    assert cache_key("file:///a", 1) != cache_key("file:///a", 0)
+
+
+def test_a_fast_machine_reads_the_whole_window() -> None:
+    unlimited = build(new(), LINES, LINES)
+    prompt = new().build(
+        LINES, LINES, uri="a", window=WIDE, mode=Mode.JOINT, max_tokens=16, affordable=10_000
+    )
+    assert prompt == unlimited
 
 
 def test_indentation_is_healed_too() -> None:
@@ -175,8 +242,25 @@ def test_an_edit_at_the_window_start_takes_a_new_one() -> None:
 def test_documents_do_not_share_windows_and_can_be_forgotten() -> None:
     builder = new()
     policy = WindowPolicy(prefix_tokens=400, fresh_prefix_tokens=60, suffix_tokens=30)
-    build(builder, LINES[:200], "\n", window=policy)
-    grown = build(builder, LINES[:600], "\n", window=policy)
+    for end in (200, 400, 600):  # typed, not jumped
+        grown = build(builder, LINES[:end], "\n", window=policy)
     assert len(build(builder, LINES[:600], "\n", uri="b", window=policy).ids) < len(grown.ids)
     builder.forget("a")
     assert len(build(builder, LINES[:600], "\n", window=policy).ids) < len(grown.ids)
+
+
+def test_rest_reads_more_of_the_suffix_and_typing_goes_on_from_it() -> None:
+    builder = new()
+    policy = WindowPolicy(
+        prefix_tokens=400, fresh_prefix_tokens=60, suffix_tokens=90, fresh_suffix_tokens=12
+    )
+    suffix = "\n" + LINES[:900]
+    first = build(builder, LINES[:600], suffix, window=policy)
+    ahead = builder.build_ahead(
+        LINES[:600], suffix, uri="a", window=policy, mode=Mode.JOINT, max_tokens=8
+    )
+    assert ahead is not None
+    assert len(ahead.ids) > len(first.ids) + 70
+    builder.adopt("a", policy)
+    typed = build(builder, LINES[:600] + "value_", suffix, window=policy)
+    assert common(ahead, typed) >= len(ahead.ids) - 2

@@ -53,6 +53,9 @@ class StubEngine:
     def accepted(self, suggestion_id: str) -> None:
         self.accepted_ids.append(suggestion_id)
 
+    def prepare(self, request: CompletionRequest) -> None:
+        pass
+
     def forget(self, uri: str) -> None:
         self.forgotten.append(uri)
 

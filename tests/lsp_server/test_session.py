@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Gate:
     open: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     seen: list[CompletionRequest] = field(default_factory=list)
+    prepared: queue.SimpleQueue[CompletionRequest] = field(default_factory=queue.SimpleQueue)
 
     def complete(self, request: CompletionRequest) -> Outcome:
         self.seen.append(request)
@@ -37,6 +39,13 @@ class Gate:
             raise RuntimeError("boom")
         record = Record(source=Source.MODEL)
         return Suggestion("id", request.text + "!", request.offset, request.offset, record)
+
+    def prepare(self, request: CompletionRequest) -> None:
+        self.prepared.put(request)
+        if request.text == "long":
+            request.cancel.wait()
+        if request.text == "boom ahead":
+            raise RuntimeError("the session must survive this")
 
     def accepted(self, suggestion_id: str) -> None:
         raise RuntimeError("the session must survive this")
@@ -160,3 +169,37 @@ async def test_closing_forgets_and_stats_count(session: Session, gate: Gate) -> 
     assert (stats["requests"], stats["model_calls"], stats["kv_mb"]) == (2, 1, 3.0)
     outcomes = [(row["outcome"], row["reason"]) for row in stats["last"]]
     assert outcomes == [("suggestion", None), ("hidden", "error")]
+
+
+async def test_the_engine_works_ahead_once_the_user_rests(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    await ask(session, "x", uri="untitled:1")
+    ahead = await asyncio.to_thread(gate.prepared.get)
+    assert (ahead.text, ahead.uri) == ("x", "untitled:1")
+    assert gate.prepared.empty()
+
+
+async def test_work_ahead_yields_to_a_request(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    for text in ("long", "boom ahead", "long"):
+        await ask(session, text)
+        ahead = await asyncio.to_thread(gate.prepared.get)
+        assert ahead.text == text
+    outcome = await ask(session, "x")
+    assert ahead.cancel.is_set()
+    assert isinstance(outcome, Suggestion)
+
+
+async def test_without_a_rest_nothing_is_done_ahead(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    for text in "abc":
+        await ask(session, text)
+    session.close()
+    assert gate.prepared.empty()
+
+
+async def test_closing_ends_work_ahead(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    await ask(session, "long")
+    await asyncio.to_thread(gate.prepared.get)
+    await asyncio.to_thread(session.close)

@@ -16,13 +16,13 @@ from models.export.quantize import (
     quantize_rows,
 )
 from models.export.verify import (
-    Cursor,
     QuantizedSequencer,
     ReferenceSequencer,
     compare_lines,
     compare_logits,
 )
 from models.registry import FileEntry, load_manifest, verify
+from models.training.cursors import Cursor
 
 matrices = arrays(
     np.float32,
@@ -82,7 +82,10 @@ def test_dequantised_weights_differ_from_the_graph_by_activation_rounding_only(
 
 def test_line_completion_is_compared(tiny_weights, tiny_checkpoint, tiny_tokenizer):
     quantized, reference = QuantizedSequencer(tiny_weights), ReferenceSequencer(tiny_checkpoint)
-    cursors = [Cursor("def f(self):\n    retu", "\n\n", "rn 1"), Cursor("", "", "x")]
+    cursors = [
+        Cursor(prefix="def f(self):\n    retu", suffix="\n\n", middle="rn 1"),
+        Cursor(prefix="", suffix="", middle="x"),
+    ]
     report = compare_lines(quantized, reference, tiny_tokenizer, cursors, max_tokens=4)
     assert report["cursors"] == 2
     assert report["line_em_rq8"] == report["line_em_float32"] == 0.0

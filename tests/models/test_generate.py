@@ -15,19 +15,22 @@ MARGIN = 20.0
 
 
 class Script:
-    """Wants the given tokens one after the other; each has `MARGIN` over all others."""
+    """Wants the given tokens one after the other; each has `margin` over all others."""
 
     def __init__(self, tokenizer, ids):
         self.tokenizer = tokenizer
         self.ids = list(ids)
         self.fed = []
+        self.margin = MARGIN
 
     def wanted(self):
         logits = np.zeros(self.tokenizer.vocab_size, np.float32)
-        logits[self.ids[len(self.fed)]] = MARGIN
-        return logits
+        logits[self.ids[len(self.fed)]] = self.margin
+        return logits[None]
 
-    def step(self, token):
+    def step(self, ids, back):
+        assert back == 0
+        (token,) = ids
         self.fed.append(token)
         return self.wanted()
 
@@ -117,10 +120,10 @@ def test_cancel_between_tokens_keeps_what_is_there(tiny_tokenizer):
     request = GenerateRequest([0])
     scripted = Script(tiny_tokenizer, tiny_tokenizer.encode("one two three four"))
 
-    def step(token):
+    def step(ids, back):
         if len(scripted.fed) == 1:
             request.cancel.set()
-        return scripted.step(token)
+        return scripted.step(ids, back)
 
     result = decode_greedily(request, tiny_tokenizer, scripted.wanted(), step, 100)
     assert result.stop == StopReason.CANCELLED
@@ -168,6 +171,29 @@ def test_healed_tokens_are_normalised_among_the_allowed(tiny_tokenizer):
 def test_special_tokens_cannot_end_a_text_that_is_being_healed(script, tiny_tokenizer):
     result = script(tiny_tokenizer.special.eom, tiny_tokenizer.special.eom).run(heal=b"s")
     assert tiny_tokenizer.token_bytes(result.token_ids[0]).startswith(b"s")
+
+
+def test_an_unlikely_text_is_given_up(script):
+    # Without a margin every token is as likely as any other.
+    certain = script("one two three four").run(max_lines=0, max_tokens=4, min_logprob=-0.1)
+    assert certain.stop == StopReason.MAX_TOKENS
+    unsure = script("one two three four")
+    unsure.margin = 1.0
+    result = unsure.run(max_lines=0, max_tokens=4, min_logprob=-7.0)
+    assert result.stop == StopReason.UNLIKELY
+    assert len(result.token_ids) == len(result.logprobs) == 2, "with the one that was too much"
+    assert sum(result.logprobs) <= -7.0 < result.logprobs[0]
+
+
+def test_the_end_of_a_text_counts_before_its_unlikeliness(script, tiny_tokenizer):
+    ended = script("ab", tiny_tokenizer.special.eom)
+    ended.margin = 1.0
+    full = ended.run(max_tokens=9)
+    assert full.stop == StopReason.END_OF_MIDDLE
+    threshold = sum(full.logprobs)
+    again = script("ab", tiny_tokenizer.special.eom)
+    again.margin = 1.0
+    assert again.run(max_tokens=9, min_logprob=threshold).stop == StopReason.END_OF_MIDDLE
 
 
 def test_incomplete_utf8_at_the_end_is_dropped(script):

@@ -69,15 +69,38 @@ def test_the_same_prompt_again_runs_one_token(tiny_backend):
     same_output(first, second)
 
 
-def test_documents_keep_their_own_cache_up_to_the_limit(tiny_backend):
+def test_documents_keep_their_own_cache_up_to_the_limit(tiny_weights):
+    token_bytes = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, width, four bytes
+    limit = 150 * token_bytes
+    backend = LocalBackend.load(tiny_weights, threads=1, kv_limit=limit)
     for key, seed in (("a", 1), ("b", 2)):
-        tiny_backend.generate(request(ids(50, seed), cache_key=key))
-    per_document = tiny_backend.kv_bytes / 2
-    assert tiny_backend.generate(request(ids(50, 1), cache_key="a")).reused_tokens == 49
-    tiny_backend.generate(request(ids(50, 3), cache_key="c"))
-    assert tiny_backend.kv_bytes == 2 * per_document
-    assert tiny_backend.generate(request(ids(50, 1), cache_key="a")).reused_tokens == 49
-    assert tiny_backend.generate(request(ids(50, 2), cache_key="b")).reused_tokens == 0
+        backend.generate(request(ids(50, seed), cache_key=key))
+    assert backend.generate(request(ids(50, 1), cache_key="a")).reused_tokens == 49
+    backend.generate(request(ids(50, 3), cache_key="c"))
+    assert 2 * 50 * token_bytes < backend.kv_bytes <= limit
+    assert backend.generate(request(ids(50, 1), cache_key="a")).reused_tokens == 49
+    assert backend.generate(request(ids(50, 2), cache_key="b")).reused_tokens == 0
+    # What one document needs is given to it, whatever the limit.
+    assert backend.generate(request(ids(300), cache_key="d")).token_ids
+    assert 300 * token_bytes < backend.kv_bytes < 400 * token_bytes
+
+
+def test_memory_is_counted_as_it_is_used(tiny_backend):
+    tiny_backend.generate(request(ids(50)))
+    short = tiny_backend.kv_bytes
+    tiny_backend.generate(request(ids(200)))
+    assert 3 * short < tiny_backend.kv_bytes
+    tiny_backend.generate(request(ids(50)))
+    assert 3 * short < tiny_backend.kv_bytes, "what was used once stays"
+
+
+def test_a_renamed_cache_takes_the_place_of_another(tiny_backend):
+    tiny_backend.generate(request(ids(50, 1), cache_key="a"))
+    tiny_backend.generate(request(ids(70, 2), cache_key="second"))
+    tiny_backend.rename("second", "a")
+    tiny_backend.rename("never seen", "a")
+    assert tiny_backend.generate(request(ids(70, 2), cache_key="a")).reused_tokens == 69
+    assert tiny_backend.generate(request(ids(70, 2), cache_key="second")).reused_tokens == 0
 
 
 def test_a_closed_document_is_forgotten(tiny_backend):
@@ -201,6 +224,24 @@ def test_watchdogs_end_with_their_backend(tiny_weights):
     del backend
     watchdog.join(timeout=10)
     assert not watchdog.is_alive()
+
+
+def test_what_is_affordable_follows_from_measured_runs(tiny_backend, monkeypatch):
+    assert tiny_backend.affordable_tokens(1.0) is None, "nothing was measured yet"
+    tiny_backend.warm_up()
+    short, long = (tiny_backend.affordable_tokens(seconds) for seconds in (0.5, 5.0))
+    assert 0 < short < long
+    assert tiny_backend.affordable_tokens(0.0) == tiny_backend.affordable_tokens(-1.0) == 0
+    session = tiny_backend._session
+    forward = session.forward
+
+    def slow(cache, chunk, n_logits=1, run_options=None):
+        time.sleep(0.05)
+        return forward(cache, chunk, n_logits, run_options)
+
+    monkeypatch.setattr(session, "forward", slow)
+    tiny_backend.generate(request(ids(LONG)))
+    assert tiny_backend.affordable_tokens(5.0) < long
 
 
 def test_warming_up_leaves_no_document_behind(tiny_backend):
