@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("ibis", reason="the extra analysis is not installed")
-pytest.importorskip("tea_tasting", reason="the extra analysis is not installed")
-
 from telemetry.events import (
     Activity,
     CheckStatus,

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+pytest.importorskip("ibis", reason="the extra analysis is not installed")
+pytest.importorskip("tea_tasting", reason="the extra analysis is not installed")
+
 from lsp_server.cli import app
 from telemetry.analysis.html import render
 from telemetry.analysis.metrics import ExperimentDataError, unit_of, units
