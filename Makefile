@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup try test e2e lint fix bench clean
+.PHONY: setup try test e2e lint fix bench soak clean
 
 # The package alone: what a user installs.
 $(VENV)/.installed: pyproject.toml
@@ -38,6 +38,7 @@ test: lint
 e2e: $(VENV)/.setup
 	$(BIN)/python -m tests.e2e.install
 	cd vscode-ext && npm ci --no-audit --no-fund && npm run check
+	cd tests/e2e/node && npm ci --no-audit --no-fund
 	$(BIN)/python -m pytest tests/e2e --override-ini addopts=-q
 
 bench: $(VENV)/.setup
@@ -45,6 +46,14 @@ bench: $(VENV)/.setup
 	$(BIN)/python -m benchmarks.latency --threads 2 --json
 	$(BIN)/python -m benchmarks.quality --suite he-single --json
 	$(BIN)/python -m benchmarks.quality --suite lines:validation --limit 1000 --json
+
+# The long forms of what the tests do in short: about an hour.
+soak: $(VENV)/.setup
+	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.fuzz --messages 20000 --json
+	$(BIN)/python -m benchmarks.soak --steps 100000 --json
+	$(BIN)/python -m benchmarks.load --clients 8 --json
+	$(BIN)/python -m benchmarks.filters --json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -143,6 +143,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
     everything: list[float] = []
     ran: list[float] = []
     jumps: list[float] = []
+    overheads: list[float] = []
     reused = 0
     for one, record in zip(asked, records, strict=True):
         elapsed = one.milliseconds
@@ -154,6 +155,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
             reused += 1
             continue
         ran.append(elapsed)
+        overheads.append(elapsed - record["total_ms"])
         reused += record["reused_tokens"] >= REUSED * prompt
         if one.cause in (Cause.OPEN, Cause.JUMP):
             jumps.append(elapsed)
@@ -164,6 +166,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
         "p95_ms": _rounded(percentile(ran, 0.95)),
         "p50_all_ms": _rounded(percentile(everything, 0.5)),
         "jump_p50_ms": _rounded(percentile(jumps, 0.5)),
+        "overhead_p95_ms": _rounded(percentile(overheads, 0.95)),
         "requests": len(asked),
         "superseded": sum(one.superseded for one in asked),
         "shown_share": round(sum(one.suggestion is not None for one in asked) / answered, 4),

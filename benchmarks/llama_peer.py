@@ -7,11 +7,12 @@ sampler that would be measured as well.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
@@ -23,6 +24,10 @@ from models.speculate import Drafter, Speculation
 from models.tokenizer import Tokenizer
 
 Logits = NDArray[np.float32]
+
+
+_SEQUENCES = 3
+"""KV caches at full context that our memory limit allows."""
 
 
 class PeerError(Exception):
@@ -38,15 +43,20 @@ class Flags:
     kv_type: str
     repack: bool
 
+    def having(self, name: str, value: bool | int | str) -> Flags:
+        """These flags, one of them changed."""
+        changed: dict[str, Any] = {name: value}
+        return replace(self, **changed)
 
-def candidate_flags() -> Iterator[Flags]:
-    """Every combination that is tried before the fastest one is measured."""
-    for flash, micro_batch, kv_type, repack in itertools.product(
-        (True, False), (128, 512), ("f16", "f32", "q8_0"), (True, False)
-    ):
-        if flash or kv_type != "q8_0":  # a quantised V cache needs flash attention
-            yield Flags(flash, micro_batch, kv_type, repack)
 
+CHOICES: dict[str, tuple[bool | int | str, ...]] = {
+    "repack": (False, True),
+    "flash_attention": (True, False),
+    "micro_batch": (512, 128),
+    "kv_type": ("f16", "f32", "q8_0"),
+}
+"""What is tried, one after the other, before the fastest is measured."""
+FIRST = Flags(flash_attention=True, micro_batch=512, kv_type="f16", repack=False)
 
 _KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 
@@ -62,9 +72,15 @@ class LlamaSequence:
     """
 
     def __init__(
-        self, path: Path, vocab_size: int, context: int, threads: int, flags: Flags
+        self,
+        path: Path,
+        vocab_size: int,
+        context: int,
+        threads: int,
+        flags: Flags,
+        model: object = None,
     ) -> None:
-        """Load the GGUF file at `path`.
+        """Load the GGUF file at `path`, or share a loaded `model`.
 
         Raises:
             PeerError: llama.cpp refused the file or the flags.
@@ -72,11 +88,13 @@ class LlamaSequence:
         llama.llama_log_set(_BE_QUIET, ctypes.c_void_p(0))
         llama.llama_backend_init()
         self.tokens: list[int] = []
+        self._arguments = (path, vocab_size, context, threads, flags)
         self._vocab_size = vocab_size
+        self._owner = model is None
         loading = llama.llama_model_default_params()
         loading.n_gpu_layers = 0
         loading.use_extra_bufts = flags.repack
-        self._model = llama.llama_model_load_from_file(str(path).encode(), loading)
+        self._model = model or llama.llama_model_load_from_file(str(path).encode(), loading)
         if not self._model:
             raise PeerError(f"llama.cpp cannot load {path}")
         options = llama.llama_context_default_params()
@@ -89,11 +107,16 @@ class LlamaSequence:
             raise PeerError(f"llama.cpp cannot run with {flags}")
         self._batch = llama.llama_batch_init(context, 0, 1)
 
+    def sibling(self) -> LlamaSequence:
+        """Another sequence of the same model, with a KV cache of its own."""
+        return LlamaSequence(*self._arguments, model=self._model)
+
     def close(self) -> None:
-        """Return the memory."""
+        """Return the memory; siblings must be closed before the first sequence."""
         llama.llama_batch_free(self._batch)
         llama.llama_free(self._context)
-        llama.llama_model_free(self._model)
+        if self._owner:
+            llama.llama_model_free(self._model)
 
     def truncate(self, length: int) -> None:
         """Forget everything behind the first `length` tokens."""
@@ -130,10 +153,11 @@ def system_info() -> str:
 
 
 class LlamaPeer:
-    """Serves our requests with llama.cpp: same prompts, same decode loop, its KV cache reused."""
+    """Serves our requests with llama.cpp: same prompts, same decode loop, as many KV caches."""
 
     def __init__(self, sequence: LlamaSequence, tokenizer: Tokenizer, context: int) -> None:
-        self._sequence = sequence
+        self._free = [sequence.sibling() for _ in range(_SEQUENCES)]
+        self._by_key: OrderedDict[str, LlamaSequence] = OrderedDict()
         self._tokenizer = tokenizer
         self._context = context
         self._speculation = Speculation()
@@ -141,7 +165,7 @@ class LlamaPeer:
     def generate(self, request: GenerateRequest) -> tuple[Decoded, float]:
         """The text and the milliseconds that it took."""
         started = time.perf_counter()
-        sequence, prompt = self._sequence, request.prompt_ids
+        sequence, prompt = self._sequence_of(request.cache_key), request.prompt_ids
         sequence.truncate(min(common_prefix_length(sequence.tokens, prompt), len(prompt) - 1))
         drafter = None
         if request.drafts:
@@ -158,3 +182,11 @@ class LlamaPeer:
         room = self._context - len(prompt)
         decoded = decode_greedily(request, self._tokenizer, logits, step, room, drafter)
         return decoded, (time.perf_counter() - started) * 1e3
+
+    def _sequence_of(self, key: str) -> LlamaSequence:
+        """The sequence of a document, a free one, or that of the least recently used document."""
+        sequence = self._by_key.pop(key, None)
+        if sequence is None:
+            sequence = self._free.pop() if self._free else self._by_key.popitem(last=False)[1]
+        self._by_key[key] = sequence
+        return sequence

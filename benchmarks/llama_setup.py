@@ -12,11 +12,12 @@ from pathlib import Path
 
 from benchmarks.gguf_weights import write_gguf
 from benchmarks.llama_peer import (
+    CHOICES,
+    FIRST,
     Flags,
     LlamaPeer,
     LlamaSequence,
     PeerError,
-    candidate_flags,
     system_info,
 )
 from benchmarks.model_calls import Call
@@ -88,7 +89,7 @@ def _score_apart(trial: _Trial, flags: Flags) -> float | None:
 
 
 def fastest(weights: Path, folder: Path, threads: int, ids: Sequence[int]) -> Peer:
-    """llama.cpp on the weights of `weights`, with the best of `candidate_flags`.
+    """llama.cpp on the weights of `weights`, with the best of `CHOICES`.
 
     Args:
         weights: an rq8 weights directory.
@@ -97,17 +98,27 @@ def fastest(weights: Path, folder: Path, threads: int, ids: Sequence[int]) -> Pe
         ids: at least 528 token ids.
 
     Raises:
-        PeerError: no combination works.
+        PeerError: llama.cpp does not run.
     """
     manifest = load_manifest(weights)
     path = folder / "model.gguf"
     write_gguf(weights, path)
     vocab_size, context = int(manifest.architecture["vocab_size"]), manifest.context_length
     trial = _Trial(path, vocab_size, context, threads, tuple(ids))
-    scores = {flags: _score_apart(trial, flags) for flags in candidate_flags()}
-    working = {flags: score for flags, score in scores.items() if score is not None}
-    if not working:
-        raise PeerError("llama.cpp runs with none of its flags")
-    best = min(working, key=lambda flags: working[flags])
-    failed = tuple(flags for flags, score in scores.items() if score is None)
-    return Peer(trial.load(best), best, failed, context)
+    scores: dict[Flags, float] = {}
+    failed: list[Flags] = []
+    best = FIRST
+    for name, values in CHOICES.items():
+        for value in values:
+            flags = best.having(name, value)
+            if flags in scores or flags in failed:
+                continue
+            score = _score_apart(trial, flags)
+            if score is None:
+                failed.append(flags)
+            else:
+                scores[flags] = score
+        if not scores:
+            raise PeerError(f"llama.cpp does not run: {failed}")
+        best = min(scores, key=lambda flags: scores[flags])
+    return Peer(trial.load(best), best, tuple(failed), context)

@@ -162,9 +162,9 @@ async def overhead(path: Path) -> list[float]:
         request = CompletionRequest(
             cursor.text, cursor.offset, uri, policies=policies, received=began
         )
-        item = build_item(place, outcome)
+        items = [build_item(place, outcome)]
         began = time.perf_counter()
-        recorder.asked(request, place, outcome, item)
+        recorder.asked(request, place, uri, outcome, items)
         spent.append((measured + time.perf_counter() - began) * 1000)
         if number < TRACKED:
             document.edit((line, 5), (line, 5), "abc(1)")

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from dataclasses import dataclass, replace
 
+from completion import block
 from completion.ahead import Ahead
+from completion.candidates import branches
 from completion.confidence import confident, logprob_sum
-from completion.prompt import SLOTS, PromptBuilder, cache_key, prompt_suffix
+from completion.filters import reject
+from completion.prompt import SLOTS, Prompt, PromptBuilder, cache_key, prompt_suffix
 from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, line_around, shape, visible_enough
 from completion.text import CursorError, Normalised, normalise
 from completion.trigger import Skip, skip_document, skip_position
 from completion.types import (
     CompletionRequest,
+    ConfidencePolicy,
     Hidden,
     HiddenReason,
     Outcome,
@@ -31,17 +36,20 @@ from models.backend import Backend, GenerateRequest, GenerateResult, ModelError,
 
 logger = logging.getLogger(__name__)
 
+_ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 _DETAILS = {
     HiddenReason.EMPTY: "the model has nothing to add here",
     HiddenReason.REPEATS_SUFFIX: "the suggestion repeats the next lines",
     HiddenReason.REPETITION: "the suggestion repeats itself",
+    HiddenReason.SECRET: "the suggestion looks like a password or key",
+    HiddenReason.PARSE_ERROR: "the suggestion would be a syntax error here",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
     result: GenerateResult
-    heal: bytes
+    prompt: Prompt
 
 
 class CompletionEngine:
@@ -87,6 +95,10 @@ class CompletionEngine:
         """The user took a suggestion: nothing more is offered there until another edit."""
         self._offers.accepted(suggestion_id)
 
+    def dismissed(self, suggestion_id: str) -> None:
+        """The user turned a suggestion down: it is not shown again until the text differs."""
+        self._offers.dismissed(suggestion_id)
+
     def forget(self, uri: str) -> None:
         """Drop everything kept for a closed document."""
         self._offers.forget(uri)
@@ -111,26 +123,89 @@ class CompletionEngine:
             request, document, record
         ):
             return early
-        decoded = self._decode(request, document, received, record)
+        sized = block.sized(request, document.prefix, document.suffix)
+        decoded = self._decode(sized, document, received, record)
         if isinstance(decoded, Skip):
             return decoded
+        if sized is not request:
+            decoded = self._trim(request, document, decoded, record)
         if decoded.result.stop is StopReason.UNLIKELY:
             self._remember(request, document, decoded, Shaped(decoded.result.text), shown=False)
             return _not_confident(logprob_sum(decoded.result.logprobs))
-        shaped = _shape(request, document, decoded.result, record)
+        shaped = _shape(sized, document, decoded.result, record)
         if isinstance(shaped, Skip):
             return shaped
-        return self._judge(request, document, decoded, shaped, record)
+        judged = self._judge(request, document, decoded, shaped, record)
+        if isinstance(judged, Skip) or not _wants_several(request):
+            return judged
+        return replace(
+            judged, alternatives=self._alternatives(sized, document, decoded, judged, received)
+        )
+
+    def _trim(
+        self, request: CompletionRequest, document: Normalised, decoded: _Decoded, record: Record
+    ) -> _Decoded:
+        """A block cut to what is sure of it."""
+        left, _ = line_around(document.prefix, "")
+        result = block.trim(
+            decoded.result,
+            [len(piece) for piece in self._pieces(decoded)],
+            len(decoded.prompt.heal),
+            left=left,
+            suffix=document.suffix,
+            confidence=request.policies.confidence,
+        )
+        record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
+        return replace(decoded, result=result)
+
+    def _pieces(self, decoded: _Decoded) -> list[bytes]:
+        token_bytes = self._backend.tokenizer.token_bytes
+        return [token_bytes(token) for token in decoded.result.token_ids]
+
+    def _alternatives(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        decoded: _Decoded,
+        first: Suggestion,
+        received: float,
+    ) -> tuple[Suggestion, ...]:
+        """Other suggestions where the model hesitated, all within the request's deadline."""
+        wanted = request.policies.decode.candidates - 1
+        found: list[Suggestion] = []
+        heal = decoded.prompt.heal
+        for branch in branches(decoded.result, self._pieces(decoded), heal, wanted):
+            record = Record()
+            ids = [*decoded.prompt.ids, *branch.kept]
+            prompt = replace(decoded.prompt, ids=ids, heal=branch.heal)
+            other = self._generate(request, document, prompt, received, record, avoid=branch.avoid)
+            if isinstance(other, Skip) or other.result.stop not in _ENDED:
+                break
+            text = branch.text.decode("utf-8", "replace") + other.result.text
+            if request.policies.decode.max_lines > 1:
+                left, _ = line_around(document.prefix, "")
+                text = text[: block.block_end(text, left, document.suffix)]
+            shaped = _shape(request, document, replace(other.result, text=text), record)
+            if isinstance(shaped, Skip):
+                continue
+            suggestion = _suggestion(uuid.uuid4().hex, document, shaped, record)
+            if suggestion.insert not in {one.insert for one in (first, *found)}:
+                found.append(suggestion)
+        return tuple(found)
 
     def _reuse(
         self, request: CompletionRequest, document: Normalised, record: Record
     ) -> Suggestion | Skip | None:
         """What is left of the suggestion that the user is typing through, if any."""
-        if not request.policies.trigger.enabled:
+        if not request.policies.trigger.enabled or _wants_several(request):
             return None
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
             return None
+        if rest.offer.dismissed:
+            if request.trigger is Trigger.INVOKED:
+                return None
+            return Skip(HiddenReason.DISMISSED, "the suggestion was dismissed here")
         if rest.offer.aborted:
             _, record.logprob_sum = rest.logprob_bounds
             if confident(record.logprob_sum, request.policies.confidence):
@@ -151,6 +226,10 @@ class CompletionEngine:
                 return None
             if not visible_enough(rest.insert):
                 return Skip(HiddenReason.EMPTY, _DETAILS[HiddenReason.EMPTY])
+            # What was decoded ahead has not been through the filters yet.
+            rejected = reject(document.prefix, rest.insert, document.suffix, rest.replace_right)
+            if rejected is not None:
+                return Skip(rejected, _DETAILS[rejected])
             self._offers.put(request.uri, request.policies, replace(rest.offer, shown=True))
         record.source = Source.TYPED_THROUGH
         shaped = Shaped(rest.insert, rest.replace_right)
@@ -185,7 +264,7 @@ class CompletionEngine:
             document.prefix,
             document.suffix,
             decoded.result,
-            decoded.heal,
+            decoded.prompt.heal,
             shaped,
             self._backend.tokenizer,
             shown=shown,
@@ -214,6 +293,24 @@ class CompletionEngine:
             ),
         )
         record.prompt_ms = _milliseconds_since(began)
+        return self._generate(request, document, prompt, received, record)
+
+    def _generate(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        prompt: Prompt,
+        received: float,
+        record: Record,
+        avoid: int | None = None,
+    ) -> _Decoded | Skip:
+        """Decode; with `avoid`, a candidate that is meant to be less likely."""
+        decode = request.policies.decode
+        deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
+        sure = request.policies.confidence if avoid is None else ConfidencePolicy(None)
+        ended = None
+        if decode.max_lines > 1 and decode.block_lines > 1:
+            ended = block.stop_rule(document.prefix, document.suffix)
         result = self._backend.generate(
             GenerateRequest(
                 prompt_ids=prompt.ids,
@@ -224,7 +321,9 @@ class CompletionEngine:
                 cancel=request.cancel,
                 cache_key=cache_key(request.uri, prompt.slot),
                 drafts=decode.drafts,
-                min_logprob=policies.confidence.min_logprob,
+                min_logprob=sure.min_logprob,
+                avoid=avoid,
+                ended=ended,
             )
         )
         record.source = Source.MODEL
@@ -237,7 +336,7 @@ class CompletionEngine:
         record.stop = result.stop.value
         if result.stop is StopReason.CANCELLED:
             return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
-        return _Decoded(result, prompt.heal)
+        return _Decoded(result, prompt)
 
 
 def _shape(
@@ -248,6 +347,11 @@ def _shape(
     if request.policies.shape.enabled:
         lines = request.policies.decode.max_lines
         shaped = shape(result.text, document.prefix, document.suffix, max_lines=lines)
+        if isinstance(shaped, Shaped):
+            shaped = (
+                reject(document.prefix, shaped.insert, document.suffix, shaped.replace_right)
+                or shaped
+            )
     else:
         shaped = Shaped(result.text) if result.text else HiddenReason.EMPTY
     record.shape_ms = _milliseconds_since(began)
@@ -256,6 +360,11 @@ def _shape(
     if result.stop is StopReason.DEADLINE:
         return Skip(HiddenReason.DEADLINE, "the deadline passed before there was a suggestion")
     return Skip(shaped, _DETAILS[shaped])
+
+
+def _wants_several(request: CompletionRequest) -> bool:
+    """A user who asks for candidates wants to see others besides the one being typed."""
+    return request.trigger is Trigger.INVOKED and request.policies.decode.candidates > 1
 
 
 def _not_confident(total: float) -> Skip:

@@ -43,6 +43,8 @@ class Offer:
         aborted: decoding was given up; the text is the raw beginning of something uncertain.
         shown: it was certain enough to show; it stays so while it is typed.
         accepted: the user took it; what is deleted of it is not offered again.
+        dismissed: the user turned it down; it is not shown while the text stays the same or is
+            typed along it.
     """
 
     suggestion_id: str
@@ -55,6 +57,7 @@ class Offer:
     aborted: bool = False
     shown: bool = True
     accepted: bool = False
+    dismissed: bool = False
 
 
 def make_offer(
@@ -175,6 +178,12 @@ class Offers:
         for key, offer in self._offers.items():
             if offer.suggestion_id == suggestion_id:
                 self._offers[key] = replace(offer, accepted=True)
+
+    def dismissed(self, suggestion_id: str) -> None:
+        """The user turned the suggestion down. Unknown ids are ignored."""
+        for key, offer in self._offers.items():
+            if offer.suggestion_id == suggestion_id:
+                self._offers[key] = replace(offer, dismissed=True)
 
     def forget(self, uri: str) -> None:
         """Drop what is known of a closed document."""

@@ -40,6 +40,11 @@ class HiddenReason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     REPEATS_SUFFIX = "repeats_suffix"
     REPETITION = "repetition"
+    EXCLUDED = "excluded"
+    PAUSED = "paused"
+    DISMISSED = "dismissed"
+    PARSE_ERROR = "parse_error"
+    SECRET = "secret"
     ERROR = "error"
 
 
@@ -80,12 +85,19 @@ class WindowPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DecodePolicy:
-    """How to decode. Times in milliseconds from the request's arrival."""
+    """How to decode. Times in milliseconds from the request's arrival.
+
+    `block_lines` takes the place of a `max_lines` of 1 where a block is open and empty, or asked
+    for; what comes out is cut to the lines that the model is sure of. `candidates` is how many
+    suggestions an explicit request gives at most.
+    """
 
     mode: Mode = Mode.JOINT
     max_tokens: int = 48
     max_lines: int = 1
     deadline_ms: float | None = 400.0
+    block_lines: int = 1
+    candidates: int = 1
     drafts: bool = True
     """Verify guessed tokens several at a time: faster, the same text."""
 
@@ -176,6 +188,7 @@ class Suggestion:
 
     `start` ≤ cursor ≤ `end`, all on the cursor's line. `insert` has the document's own
     line endings. The same `suggestion_id` comes back while the user types through it.
+    `alternatives` are other suggestions for the same place, for an explicit request.
     """
 
     suggestion_id: str
@@ -183,6 +196,7 @@ class Suggestion:
     start: int
     end: int
     record: Record
+    alternatives: tuple[Suggestion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

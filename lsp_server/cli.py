@@ -1,4 +1,4 @@
-"""The `snowcoder` command: `serve`, `try`, `complete`, `telemetry`, `report`.
+"""The `snowcoder` command: `serve`, `try`, `complete`; more from `inspection`, `telemetry_cli`.
 
 Standard output carries results only; messages go to standard error. Exit codes: 0 done
 (a hidden suggestion is an answer too), 1 the model cannot be used, 2 the input is wrong.
@@ -28,7 +28,7 @@ from completion.types import (
     Trigger,
     WindowPolicy,
 )
-from lsp_server import telemetry_cli
+from lsp_server import inspection, telemetry_cli
 
 if TYPE_CHECKING:
     from lsp_server.session import Engine
@@ -39,9 +39,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-app.add_typer(telemetry_cli.app, name="telemetry")
-app.command()(telemetry_cli.report)
+inspection.register(app)
+telemetry_cli.register(app)
 
 _SAMPLE = Path(__file__).parent / "samples" / "inventory.py"
 _LANGUAGES = {".py": "python", ".pyi": "python", ".pyw": "python"}

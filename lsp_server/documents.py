@@ -7,11 +7,15 @@ kept as its list of lines, so that an edit costs what it changes and not the who
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from lsprotocol import types
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -120,14 +124,14 @@ class Document:
         self._encoding = encoding
         self.replace(text)
 
+    @property
+    def text(self) -> str:
+        """The whole text, as the client has it."""
+        return "".join(self._lines)
+
     def replace(self, text: str) -> None:
         """Set the whole text. Half surrogate pairs, which no tokenizer takes, become U+FFFD."""
         self._lines = split_lines(_LONE_SURROGATE.sub("\ufffd", text))
-
-    @property
-    def text(self) -> str:
-        """The whole text."""
-        return "".join(self._lines)
 
     def edit(self, start: tuple[int, int], end: tuple[int, int], text: str) -> Change:
         """Replace what is between two (line, character) positions; out of range is clamped."""
@@ -154,7 +158,7 @@ class Document:
         line, column = self._clamp((line, character))
         start = sum(map(len, self._lines[:line]))
         return Cursor(
-            text="".join(self._lines),
+            text=self.text,
             offset=start + column,
             line=line,
             line_start=start,
@@ -169,16 +173,31 @@ class Document:
         return line, to_column(self._lines[line], character, self._encoding)
 
 
+class Listener:
+    """Told what happens to documents; this one ignores it."""
+
+    def opened(self, uri: str) -> None:
+        """A document was opened."""
+
+    def edited(self, uri: str, changes: list[Change]) -> None:
+        """A document was changed; each change is in the text that the last one left."""
+
+    def closed(self, uri: str, text: str) -> None:
+        """A document was closed in the state `text`."""
+
+
 class Documents:
-    """The documents that the client has open, by URI."""
+    """The documents that the client has open, by URI; cells of notebooks are among them."""
 
     def __init__(self, encoding: Encoding = Encoding.UTF16) -> None:
         self.encoding = encoding
+        self.listener = Listener()
         self._open: dict[str, Document] = {}
 
     def open(self, uri: str, text: str, language: str) -> None:
         """Start to follow a document; opening twice replaces it."""
         self._open[uri] = Document(text, language, self.encoding)
+        self.listener.opened(uri)
 
     def get(self, uri: str) -> Document | None:
         """The open document, or None."""
@@ -194,6 +213,33 @@ class Documents:
             raise DocumentError(f"{uri} is not open")
         return document
 
+    def change(self, uri: str, changes: Sequence[types.TextDocumentContentChangeEvent]) -> None:
+        """Apply changes in order.
+
+        Raises:
+            DocumentError: the document is not open, or a range ends before it starts.
+        """
+        document = self.require(uri)
+        done = []
+        for change in changes:
+            if isinstance(change, types.TextDocumentContentChangePartial):
+                start, end = change.range.start, change.range.end
+                places = (start.line, start.character), (end.line, end.character)
+                done.append(document.edit(*places, change.text))
+            else:
+                before = document.text
+                document.replace(change.text)
+                done.append(Change(0, before, document.text))
+        self.listener.edited(uri, done)
+
     def close(self, uri: str) -> None:
         """Forget a document; unknown ones are ignored."""
-        self._open.pop(uri, None)
+        if (document := self._open.pop(uri, None)) is not None:
+            self.listener.closed(uri, document.text)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 (hex, of UTF-8) of every open document, by URI."""
+        return {
+            uri: hashlib.sha256(document.text.encode("utf-8", "replace")).hexdigest()
+            for uri, document in self._open.items()
+        }

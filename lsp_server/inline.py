@@ -6,15 +6,19 @@ Plain functions over plain values: what the editor sees of a suggestion is decid
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeGuard
 
 from lsprotocol import types
 
-from completion.types import CompletionRequest, Policies, Suggestion, Trigger
-from lsp_server.documents import Cursor, Document, to_column
+from completion.types import CompletionRequest, Outcome, Policies, Suggestion, Trigger
+from lsp_server.documents import Cursor, Document, Encoding, to_column
 
 ACCEPT = "snowcoder.accept"
 """Command that an editor runs when the user takes a suggestion; its argument is the id."""
+
+
+_WORD = "_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +30,22 @@ class Place:
         selected: entry of the completion menu that the editor previews, put in the
             document for the request; the item has to begin with it. Empty for none.
         replaced: code points left of the cursor that `selected` replaces.
+        origin: code points of `cursor.text` before the client's document, which may be a part.
     """
 
     cursor: Cursor
     selected: str = ""
     replaced: int = 0
+    origin: int = 0
 
     @property
     def shift(self) -> int:
         """Code points that the request's document is longer than the client's."""
         return len(self.selected) - self.replaced
+
+    def inside(self, cursor: Cursor) -> Place:
+        """The same place, `cursor` being its cursor in a larger document."""
+        return replace(self, cursor=cursor, origin=cursor.offset - self.cursor.offset)
 
 
 def find_place(document: Document, params: types.InlineCompletionParams) -> Place:
@@ -94,3 +104,87 @@ def build_item(place: Place, suggestion: Suggestion) -> types.InlineCompletionIt
             title="Accept suggestion", command=ACCEPT, arguments=[suggestion.suggestion_id]
         ),
     )
+
+
+def suggestion_of(params: object) -> str:
+    """Id of the suggestion that a notification's `item` is about; empty where there is none."""
+    for step in ("item", "command", "arguments"):
+        params = params.get(step) if isinstance(params, dict) else None
+    first = params[0] if isinstance(params, list) and params else None
+    return first if isinstance(first, str) else ""
+
+
+def taken_chars(params: object) -> int:
+    """Code points of the item's text that a notification's `acceptedLength` covers; 0 if none."""
+    if not isinstance(params, dict) or not _is_count(length := params.get("acceptedLength")):
+        return 0
+    text = item.get("insertText") if isinstance(item := params.get("item"), dict) else None
+    if not isinstance(text, str):
+        return 0
+    return to_column(text, length, Encoding.UTF16)
+
+
+def describe(outcome: Outcome | str | None) -> dict[str, Any]:
+    """The part of a decision that an outcome says; None was superseded, a text says itself."""
+    if outcome is None:
+        outcome = "superseded"
+    if isinstance(outcome, str):
+        return {"outcome": outcome, "rule": outcome, "detail": f"the request was {outcome}"}
+    stages = asdict(outcome.record)
+    if isinstance(outcome, Suggestion):
+        source = outcome.record.source
+        return {
+            "outcome": "suggestion",
+            "rule": source.value if source else "suggestion",
+            "detail": f"{len(outcome.insert)} characters",
+            "suggestion": outcome.suggestion_id,
+            "stages": stages,
+        }
+    return {
+        "outcome": "hidden",
+        "rule": outcome.reason.value,
+        "detail": outcome.detail,
+        "stages": stages,
+    }
+
+
+def build_menu_item(place: Place, item: types.InlineCompletionItem) -> types.CompletionItem | None:
+    """The same suggestion for a completion menu: it replaces the word left of the cursor too.
+
+    Menus filter by the text between the edit's start and the cursor, and show one line.
+    """
+    cursor = place.cursor
+    left = cursor.text[cursor.line_start : cursor.offset]
+    word = left[len(left.rstrip(_WORD)) :] if left else ""
+    if item.range is None or not isinstance(item.insert_text, str):
+        return None
+    start = types.Position(cursor.line, cursor.character(cursor.offset - len(word)))
+    text = word + item.insert_text
+    return types.CompletionItem(
+        label=text.strip().partition("\n")[0].rstrip("\r"),
+        kind=types.CompletionItemKind.Snippet,
+        filter_text=text,
+        text_edit=types.TextEdit(types.Range(start, item.range.end), text),
+        command=item.command,
+    )
+
+
+def rested_at(params: object) -> types.InlineCompletionParams | None:
+    """Where `snowcoder/didRestCursor` says the cursor is, as a request; None if it does not."""
+    if not isinstance(params, dict):
+        return None
+    document, position = params.get("textDocument"), params.get("position")
+    if not isinstance(document, dict) or not isinstance(position, dict):
+        return None
+    uri, line, character = document.get("uri"), position.get("line"), position.get("character")
+    if not isinstance(uri, str) or not _is_count(line) or not _is_count(character):
+        return None
+    return types.InlineCompletionParams(
+        types.InlineCompletionContext(types.InlineCompletionTriggerKind.Automatic),
+        types.TextDocumentIdentifier(uri),
+        types.Position(line, character),
+    )
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lsprotocol import types
 
 from completion.types import CompletionRequest, Hidden, Outcome, Policies
 from lsp_server.arms import FILE, apply_arms, read_experiments
-from lsp_server.documents import Change, to_column
+from lsp_server.documents import Change, Listener, to_column
 from lsp_server.inline import Place
 from lsp_server.settings import Settings
 from telemetry.clock import Clock
@@ -34,7 +34,7 @@ SUPERSEDED = "superseded"
 TICK_S = 1.0
 
 
-class Measure:
+class Measure(Listener):
     """Keeps nothing; what `telemetry: off` means."""
 
     def policies(self, policies: Policies) -> Policies:
@@ -45,25 +45,26 @@ class Measure:
         self,
         request: CompletionRequest,
         place: Place,
+        uri: str,
         outcome: Outcome | None,
-        item: types.InlineCompletionItem | None,
+        items: Sequence[types.InlineCompletionItem],
     ) -> None:
-        """A request was answered; an outcome of None was superseded."""
+        """A request was answered with `items`, for the document or cell `uri`.
 
-    def reported(self, params: object) -> None:
-        """The client's `snowcoder/suggestion`: what it did with a suggestion."""
+        An outcome of None was superseded.
+        """
+
+    def shown(self, suggestion_id: str) -> None:
+        """The client has a suggestion on screen."""
+
+    def dismissed(self, suggestion_id: str) -> None:
+        """The user turned a suggestion down."""
+
+    def partially_accepted(self, suggestion_id: str, chars: int) -> None:
+        """The user took the first `chars` code points of an item, all steps together."""
 
     def accepted(self, suggestion_id: str) -> None:
         """The user took a suggestion."""
-
-    def opened(self, uri: str) -> None:
-        """A document was opened."""
-
-    def edited(self, uri: str, changes: list[Change]) -> None:
-        """A document was changed."""
-
-    def closed(self, uri: str, text: str) -> None:
-        """A document was closed in the state `text`."""
 
     def renamed(self, old: str, new: str) -> None:
         """A file or folder has another name."""
@@ -123,26 +124,30 @@ class Recorder(Measure):
         self,
         request: CompletionRequest,
         place: Place,
+        uri: str,
         outcome: Outcome | None,
-        item: types.InlineCompletionItem | None,
+        items: Sequence[types.InlineCompletionItem],
     ) -> None:
-        """A request was answered; an outcome of None was superseded."""
-        event, offer = describe(
-            request, place, outcome, item, now_us=self._now_us(), model=self._model
-        )
-        self._lifecycle.asked(event, request.uri, offer)
+        """A request was answered with `items`, for the document or cell `uri`.
 
-    def reported(self, params: object) -> None:
-        """The client's `snowcoder/suggestion`; what cannot be read is only logged."""
-        match params:
-            case {"id": str(name), "event": "shown"}:
-                self._lifecycle.shown(name)
-            case {"id": str(name), "event": "dismissed"}:
-                self._lifecycle.dismissed(name)
-            case {"id": str(name), "event": "partiallyAccepted", "chars": int(chars)}:
-                self._lifecycle.partially_accepted(name, chars)
-            case _:
-                logger.warning("cannot read the client's report %.200r", params)
+        An outcome of None was superseded.
+        """
+        event, offer = describe(
+            request, place, outcome, items, now_us=self._now_us(), model=self._model
+        )
+        self._lifecycle.asked(event, uri, offer)
+
+    def shown(self, suggestion_id: str) -> None:
+        """The client has a suggestion on screen."""
+        self._lifecycle.shown(suggestion_id)
+
+    def dismissed(self, suggestion_id: str) -> None:
+        """The user turned a suggestion down."""
+        self._lifecycle.dismissed(suggestion_id)
+
+    def partially_accepted(self, suggestion_id: str, chars: int) -> None:
+        """The user took the first `chars` code points of an item, all steps together."""
+        self._lifecycle.partially_accepted(suggestion_id, chars)
 
     def accepted(self, suggestion_id: str) -> None:
         """The user took a suggestion."""
@@ -193,15 +198,17 @@ def describe(
     request: CompletionRequest,
     place: Place,
     outcome: Outcome | None,
-    item: types.InlineCompletionItem | None,
+    items: Sequence[types.InlineCompletionItem],
     *,
     now_us: int,
     model: str = "",
 ) -> tuple[Opportunity, Offer | None]:
     """The row of a request, and where its suggestion goes in the client's document."""
     offer = None
-    if outcome is not None and not isinstance(outcome, Hidden) and item is not None:
-        offer = Offer(outcome.suggestion_id, _start(place, item), str(item.insert_text))
+    if outcome is not None and not isinstance(outcome, Hidden):
+        for item in items:
+            if item.command is not None and item.command.arguments == [outcome.suggestion_id]:
+                offer = Offer(outcome.suggestion_id, _start(place, item), str(item.insert_text))
     hidden_reason = None if offer else SUPERSEDED
     if isinstance(outcome, Hidden):
         hidden_reason = outcome.reason.value
@@ -264,9 +271,9 @@ def start_measure(
 def _start(place: Place, item: types.InlineCompletionItem) -> int:
     cursor = place.cursor
     if item.range is None:
-        return cursor.offset
+        return cursor.offset - place.origin
     column = to_column(cursor.line_text, item.range.start.character, cursor.encoding)
-    return cursor.line_start + column
+    return cursor.line_start + column - place.origin
 
 
 def _us(milliseconds: float) -> int:

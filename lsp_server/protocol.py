@@ -12,12 +12,13 @@ from typing import Any
 
 from cattrs import Converter, transform_error
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 from pygls.protocol.json_rpc import JsonRPCNotification, JsonRPCRequestMessage
 
-from lsp_server.documents import Change, Documents, Encoding
-from lsp_server.measure import Measure
+from lsp_server.documents import Documents, Encoding
+from lsp_server.notebooks import Notebooks
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ class Protocol(LanguageServerProtocol):
     def __init__(self, server: LanguageServer, converter: Converter) -> None:
         super().__init__(server, converter)
         self.documents = Documents()
-        self.measure = Measure()
-        """Told of what happens to documents."""
+        self.notebooks = Notebooks(self.documents)
         self.exit_status = 1
         """What the process ends with: 1 unless `shutdown` came before `exit`."""
         self._initialized = False
@@ -52,11 +52,28 @@ class Protocol(LanguageServerProtocol):
             msg_id = message.get("id") if isinstance(message, dict) else None
             self._refuse(msg_id, INVALID_REQUEST, "not a JSON-RPC 2.0 message")
         elif "method" not in message:
-            super().handle_message(super().structure_message(message))
+            self._handle_reply(message)
         elif "id" in message:
             self._handle_incoming_request(message)
         else:
             self._handle_incoming_notification(message)
+
+    def _handle_reply(self, message: dict[str, Any]) -> None:
+        """Hand a reply to whoever asked, as plain JSON: what it must look like is theirs to say.
+
+        Replies to questions nobody asked are dropped; their ids may be those of the client's own
+        requests.
+        """
+        msg_id = message.get("id")
+        future = None
+        if isinstance(msg_id, str) and self._result_types.pop(msg_id, None) is not None:
+            future = self._request_futures.pop(msg_id, None)
+        if future is None or future.done():
+            logger.warning("ignoring a reply to nothing")
+        elif "error" in message:
+            future.set_exception(JsonRpcException(f"the client refused: {message['error']}"))
+        else:
+            future.set_result(message.get("result"))
 
     def _handle_incoming_request(self, message: dict[str, Any]) -> None:
         msg_id, method = message["id"], message["method"]
@@ -125,6 +142,7 @@ class Protocol(LanguageServerProtocol):
         result = yield from super().lsp_initialize(params)
         encoding = result.capabilities.position_encoding
         self.documents = Documents(Encoding(encoding or types.PositionEncodingKind.Utf16))
+        self.notebooks = Notebooks(self.documents)
         self._initialized = True
         return result
 
@@ -141,7 +159,6 @@ class Protocol(LanguageServerProtocol):
         """Follow a document."""
         item = params.text_document
         self.documents.open(item.uri, item.text, item.language_id)
-        self.measure.opened(item.uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -150,28 +167,40 @@ class Protocol(LanguageServerProtocol):
         Raises:
             DocumentError: the document is not open.
         """
-        document = self.documents.require(params.text_document.uri)
-        changes = []
-        for change in params.content_changes:
-            if isinstance(change, types.TextDocumentContentChangePartial):
-                start, end = change.range.start, change.range.end
-                places = (start.line, start.character), (end.line, end.character)
-                changes.append(document.edit(*places, change.text))
-            else:
-                before = document.text
-                document.replace(change.text)
-                changes.append(Change(0, before, document.text))
-        self.measure.edited(params.text_document.uri, changes)
+        self.documents.change(params.text_document.uri, params.content_changes)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(
         self, params: types.DidCloseTextDocumentParams
     ) -> Generator[Any, Any, None]:
         """Stop following a document, then tell the feature."""
-        if (document := self.documents.get(params.text_document.uri)) is not None:
-            self.documents.close(params.text_document.uri)
-            self.measure.closed(params.text_document.uri, document.text)
+        self.documents.close(params.text_document.uri)
         if (handler := self.fm.features.get(types.TEXT_DOCUMENT_DID_CLOSE)) is not None:
+            yield handler, (params,), None
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
+    def lsp_notebook_document__did_open(self, params: types.DidOpenNotebookDocumentParams) -> None:
+        """Follow a notebook's cells."""
+        self.notebooks.open(params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
+    def lsp_notebook_document__did_change(
+        self, params: types.DidChangeNotebookDocumentParams
+    ) -> None:
+        """Apply a change of cells.
+
+        Raises:
+            DocumentError: a changed cell is not open.
+        """
+        self.notebooks.change(params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
+    def lsp_notebook_document__did_close(
+        self, params: types.DidCloseNotebookDocumentParams
+    ) -> Generator[Any, Any, None]:
+        """Stop following a notebook, then tell the feature."""
+        self.notebooks.close(params)
+        if (handler := self.fm.features.get(types.NOTEBOOK_DOCUMENT_DID_CLOSE)) is not None:
             yield handler, (params,), None
 
 

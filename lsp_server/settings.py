@@ -1,16 +1,36 @@
-"""What a client may set, under `initializationOptions.snowcoder`.
+"""What a client may set under `snowcoder`: one typed model for every way it reaches the server.
 
-An invalid value never stops the server: it gets a sentence for the user and the default.
+`initializationOptions.snowcoder` is the base; what `workspace/configuration` or
+`workspace/didChangeConfiguration` say goes on top. An invalid value never stops the server: it
+gets a sentence for the user and the default. The schema for editors is made from this model.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
+from completion.exclude import check_patterns
 from completion.types import ConfidencePolicy, DecodePolicy, Policies, TriggerPolicy
+
+SECTION = "snowcoder"
+CLIENT_SETTINGS = frozenset({"command"})
+"""Names that belong to an editor's extension; they travel along and mean nothing here."""
+
+
+CANDIDATES = 3
+"""Suggestions that an explicit request gives at most."""
+
+
+class OnBattery(StrEnum):
+    """What happens while the machine runs on battery."""
+
+    ALWAYS = "always"
+    INVOKED = "invoked"
+    NEVER = "never"
 
 
 class Settings(BaseModel):
@@ -20,44 +40,102 @@ class Settings(BaseModel):
         alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True, frozen=True
     )
 
-    deadline_ms: Annotated[float, Field(gt=0)] | None = DecodePolicy().deadline_ms
-    """Milliseconds after which decoding stops with what it has; null never stops it."""
-    min_logprob: Annotated[float, Field(le=0)] | None = ConfidencePolicy().min_logprob
-    """Show lines whose summed token log-probability is above this; null shows all."""
-    languages: list[str] | None = None
-    """LSP language ids to complete in; null means those of the model card."""
-    model: str | None = None
-    """Folder or name of the weights; null means what the command line or the package says."""
-    threads: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Threads of one decode; null means what the command line says."""
-    telemetry: Literal["on", "off"] = "on"
-    """Whether a local record is kept; `off` writes nothing at all."""
-    telemetry_retention_days: Annotated[int, Field(ge=1)] | None = 730
-    """Days after which the record forgets; null never does."""
+    deadline_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=DecodePolicy().deadline_ms,
+        description="Milliseconds after which decoding stops with what it has; null waits.",
+    )
+    min_logprob: Annotated[float, Field(le=0)] | None = Field(
+        default=ConfidencePolicy().min_logprob,
+        description="Show a suggestion only if its summed token log-probability is above this; "
+        "null shows all.",
+    )
+    max_lines: Annotated[int, Field(ge=1, le=50)] = Field(
+        default=8,
+        description="Most lines of a suggestion where a block is open and empty; 1 never goes on.",
+    )
+    languages: list[str] | None = Field(
+        default=None,
+        description="LSP language ids to complete in; null means those of the model card.",
+    )
+    exclude: list[str] = Field(
+        default=[],
+        description="Files (gitignore patterns) that are never put in a prompt, besides secrets "
+        "and what .snowcoderignore names.",
+    )
+    model: str | None = Field(
+        default=None, description="Folder or name of other weights; null means the packaged ones."
+    )
+    threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None,
+        description="Processor cores of one suggestion; null means what the command line says (2).",
+    )
+    on_battery: OnBattery = Field(
+        default=OnBattery.ALWAYS,
+        # Strict mode wants the enum itself, which JSON cannot say.
+        strict=False,
+        description="While on battery: suggest always, only when invoked, or never.",
+    )
+
+    completion: bool = Field(
+        default=False,
+        description="Offer the suggestion in the completion menu, for editors without inline "
+        "completion. Read once, when the server starts.",
+    )
+    telemetry: Literal["on", "off"] = Field(
+        default="on",
+        description="Keep a local record of suggestions and what became of them; off writes "
+        "nothing at all. Nothing is ever sent.",
+    )
+    telemetry_retention_days: Annotated[int, Field(ge=1)] | None = Field(
+        default=730, description="Days after which the local record forgets; null never does."
+    )
+
+    @field_validator("exclude")
+    @classmethod
+    def _readable(cls, patterns: list[str]) -> list[str]:
+        check_patterns(patterns)
+        return patterns
 
     def policies(self) -> Policies:
         """The policies that requests carry."""
         languages = None if self.languages is None else frozenset(self.languages)
         return Policies(
             trigger=TriggerPolicy(languages=languages),
-            decode=DecodePolicy(deadline_ms=self.deadline_ms),
+            decode=DecodePolicy(
+                deadline_ms=self.deadline_ms, block_lines=self.max_lines, candidates=CANDIDATES
+            ),
             confidence=ConfidencePolicy(min_logprob=self.min_logprob),
         )
 
 
-def read_settings(options: object) -> tuple[Settings, list[str]]:
-    """Settings from a client's `initializationOptions`, and a sentence per rejected value."""
-    given = options.get("snowcoder") if isinstance(options, dict) else None
-    if given is None:
-        return Settings(), []
-    if not isinstance(given, dict):
-        return Settings(), ["the settings are not an object"]
+def section(options: object) -> object:
+    """The value under `snowcoder` in an object of settings; None where there is none."""
+    return options.get(SECTION) if isinstance(options, dict) else None
+
+
+def read_settings(*layers: object) -> tuple[Settings, list[str]]:
+    """Settings from values of the section, later ones on top; and a sentence per rejected value."""
+    given: dict[str, Any] = {}
+    problems: list[str] = []
+    for layer in layers:
+        if isinstance(layer, dict):
+            given |= {name: value for name, value in layer.items() if name not in CLIENT_SETTINGS}
+        elif layer is not None:
+            problems.append("the settings are not an object")
     try:
-        return Settings.model_validate(given), []
+        return Settings.model_validate(given), problems
     except ValidationError as error:
-        problems = {str(e["loc"][0]): e["msg"] for e in error.errors()}
-    valid = {name: value for name, value in given.items() if name not in problems}
-    if "telemetry" in problems:
+        rejected = {
+            str(e["loc"][0]): e["msg"].removeprefix("Value error, ") for e in error.errors()
+        }
+    valid = {name: value for name, value in given.items() if name not in rejected}
+    if "telemetry" in rejected:
         # Who tried to say something about it did not mean "on".
         valid["telemetry"] = "off"
-    return Settings.model_validate(valid), [f"{n}: {m}" for n, m in problems.items()]
+    problems += [f"{name}: {message}" for name, message in rejected.items()]
+    return Settings.model_validate(valid), problems
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the section, for editors."""
+    return Settings.model_json_schema(by_alias=True)

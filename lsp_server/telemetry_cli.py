@@ -161,3 +161,9 @@ def _failure(message: str) -> typer.Exit:
         f"snowcoder: {message}", markup=False, soft_wrap=True
     )
     return typer.Exit(1)
+
+
+def register(command_line: typer.Typer) -> None:
+    """Add `telemetry` and `report` to the command line."""
+    command_line.add_typer(app, name="telemetry")
+    command_line.command()(report)

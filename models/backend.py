@@ -8,6 +8,7 @@ it, and so does any remote engine. Nothing here knows about editors or prompts.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -76,6 +77,9 @@ class GenerateRequest:
             it has, or None.
         cancel: set by another thread to stop; checked between tokens and during prefill.
         cache_key: requests with the same key share a KV cache (one key per document).
+        avoid: a token id that may not come first, for a second candidate; None for any.
+        ended: asked after every token behind the first line break, with the text so far; True
+            ends decoding as a line break would.
         drafts: guess tokens and verify several in one run; the text is the same without.
         min_logprob: stop once the summed log-probability is no greater than this: it can only
             fall. None never stops for it.
@@ -88,6 +92,8 @@ class GenerateRequest:
     deadline: float | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     cache_key: str = ""
+    avoid: int | None = None
+    ended: Callable[[str], bool] | None = None
     drafts: bool = True
     min_logprob: float | None = None
 

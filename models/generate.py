@@ -49,10 +49,22 @@ def interrupted(request: GenerateRequest) -> StopReason | None:
     return None
 
 
-def choose(logits: Logits, allowed: NDArray[np.int64] | None = None) -> tuple[int, float]:
-    """The likeliest token of `[vocab]` and its log-probability, both among `allowed` if given."""
+def choose(
+    logits: Logits, allowed: NDArray[np.int64] | None = None, avoid: int | None = None
+) -> tuple[int, float]:
+    """The likeliest token of `[vocab]` but `avoid`, and its log-probability.
+
+    Both are among `allowed` if given. `avoid` counts in the normalisation. Where nothing else is
+    allowed, it comes all the same with a log-probability of minus infinity.
+    """
     scores = logits if allowed is None else logits[allowed]
     best = int(scores.argmax())
+    if avoid is not None and (best if allowed is None else allowed[best]) == avoid:
+        others = scores.copy()
+        others[best] = -np.inf
+        best = int(others.argmax())
+        if others[best] == -np.inf:
+            return avoid, -np.inf
     logprob = -float(np.log(np.exp(scores - scores[best]).sum()))
     return best if allowed is None else int(allowed[best]), logprob
 
@@ -118,7 +130,8 @@ def decode_greedily(
             return end(stop)
         allowed = tokenizer.allowed(text.unhealed) if text.unhealed else None
         # A padded embedding has rows that no token uses.
-        token, logprob = choose(logits[row, : tokenizer.vocab_size], allowed)
+        avoid = None if ids else request.avoid
+        token, logprob = choose(logits[row, : tokenizer.vocab_size], allowed, avoid)
         logprobs.append(logprob)
         if token in tokenizer.special_ids:
             return end(StopReason.END_OF_MIDDLE)
@@ -127,6 +140,12 @@ def decode_greedily(
         ids.append(token)
         if request.min_logprob is not None and math.fsum(logprobs) <= request.min_logprob:
             return end(StopReason.UNLIKELY)
+        if (
+            request.ended is not None
+            and b"\n" in text.data
+            and request.ended(decode_complete(bytes(text.data)))
+        ):
+            return end(StopReason.NEWLINE)
         if len(ids) >= request.max_tokens:
             return end(StopReason.MAX_TOKENS)
         if len(ids) > room:

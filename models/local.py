@@ -40,8 +40,9 @@ _SPEED_TOKENS = 64
 """Only prefill runs of at least this many tokens tell what a token costs."""
 _LINE_RUNS = 8
 """Runs that decode a line; more than half of all lines need fewer."""
-KV_LIMIT = 150_000_000
-"""Bytes: about three documents at full context, more with short ones."""
+KV_LIMIT = 80_000_000
+"""Bytes: two windows as they are read at rest, or four after cursor jumps. The server then stays
+below 350 MB."""
 
 _Job = tuple[GenerateRequest, ort.RunOptions, threading.Event]
 

@@ -69,6 +69,8 @@ class _Live:
     ended_us: int | None = None
     typed_chars: int = 0
     partial_chars: int = 0
+    partial_before: int = 0
+    """What of `partial_chars` was taken of earlier items, which this offer goes on with."""
     exhausted: bool = False
     dismissed: bool = False
 
@@ -147,7 +149,7 @@ class Lifecycle:
                 self._end(live)
         elif live is not None and live.offer.suggestion_id == offer.suggestion_id:
             live.typed_chars = max(live.chars - len(offer.insert) - live.partial_chars, 0)
-            live.offer = offer
+            live.offer, live.partial_before = offer, live.partial_chars
         else:
             if live is not None:
                 self._end(live)
@@ -168,10 +170,11 @@ class Lifecycle:
             self._end(live)
 
     def partially_accepted(self, suggestion_id: str, chars: int) -> None:
-        """The user took the next `chars` code points of it."""
+        """The user took the first `chars` code points of the last offer, all steps together."""
         live = self._find(suggestion_id)
         if live is not None:
-            live.partial_chars = min(live.partial_chars + max(chars, 0), live.chars)
+            taken = min(live.partial_before + chars, live.chars)
+            live.partial_chars = max(live.partial_chars, taken)
 
     def accepted(self, suggestion_id: str) -> None:
         """The user took (the rest of) it; unknown and repeated ids are ignored."""

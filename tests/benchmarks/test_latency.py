@@ -88,6 +88,7 @@ def record(received_ms: float, prompt: int = 100, reused: int = 100, tokens: int
         "prompt_tokens": prompt,
         "reused_tokens": reused,
         "generated_tokens": tokens,
+        "total_ms": 38.0,
     }
 
 
@@ -116,6 +117,8 @@ def test_summary_counts_each_kind_apart():
     assert result["p50_all_ms"] == 40
     # The last jump asked nothing of the model.
     assert result["jump_p50_ms"] == 80
+    # Of 90, 40 and 70 ms the engine took 38 each: 52, 2 and 32 are left.
+    assert result["overhead_p95_ms"] == 50.0
     assert result["shown_share"] == 0.6
     assert result["reuse_share"] == 0.6
     assert result["mean_tokens"] == 5.0

@@ -64,6 +64,9 @@ class Client:
             env=os.environ | dict(environment or {}),
         )
         self.notifications: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.statuses: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.asked: queue.Queue[dict[str, Any]] = queue.Queue()
+        """Requests of the server; `respond` answers them."""
         self._answers: dict[Any, queue.Queue[dict[str, Any]]] = defaultdict(queue.Queue)
         self._version = 0
         self._last_id = 0
@@ -123,32 +126,63 @@ class Client:
         """Send a request and wait for its answer."""
         return self.result(self.begin(method, params=params))
 
+    def respond(self, method: str, result: Any) -> Any:
+        """Answer the server's next request, which must be `method`; returns its params."""
+        message = self.asked.get(timeout=TIMEOUT)
+        assert message["method"] == method
+        self.send({"jsonrpc": "2.0", "id": message["id"], "result": result})
+        return message.get("params")
+
+    def status(self, state: str) -> dict[str, Any]:
+        """The next status of that state; others before it are skipped."""
+        while (status := self.statuses.get(timeout=TIMEOUT))["state"] != state:
+            pass
+        return status
+
+    def command(self, name: str, *arguments: Any) -> Any:
+        """Run a command of the server."""
+        params = {"command": name, "arguments": list(arguments)}
+        return self.request("workspace/executeCommand", params)
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         while (message := read_message(self.process.stdout)) is not None:
-            if "method" in message:
-                self.notifications.put(message)
+            if message.get("method") == "snowcoder/status":
+                self.statuses.put(message["params"])
+            elif "method" in message:
+                (self.asked if "id" in message else self.notifications).put(message)
             else:
                 self._answers[message.get("id")].put(message)
 
     # The life of an editor -------------------------------------------------------------
 
     def initialize(
-        self, options: Mapping[str, Any] | None = None, encodings: Sequence[str] = ("utf-16",)
+        self,
+        options: Mapping[str, Any] | None = None,
+        encodings: Sequence[str] = ("utf-16",),
+        folders: Sequence[str] = (),
+        capabilities: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Do the handshake; returns the server's capabilities."""
+        """Do the handshake; returns the server's capabilities.
+
+        `folders` are URIs of workspace folders, `capabilities` go on top of the encodings.
+        """
         answer = self.request(
             "initialize",
             {
                 "processId": os.getpid(),
                 "rootUri": None,
-                "capabilities": {"general": {"positionEncodings": list(encodings)}},
+                "workspaceFolders": [{"uri": uri, "name": "folder"} for uri in folders],
+                "capabilities": {
+                    "general": {"positionEncodings": list(encodings)},
+                    **(capabilities or {}),
+                },
                 "initializationOptions": {"snowcoder": dict(options or {})},
             },
         )
         self.notify("initialized", {})
-        capabilities: dict[str, Any] = answer["capabilities"]
-        return capabilities
+        offered: dict[str, Any] = answer["capabilities"]
+        return offered
 
     def open(self, uri: str, text: str, language: str = "python") -> None:
         item = {"uri": uri, "languageId": language, "version": 0, "text": text}

@@ -39,11 +39,14 @@ class Seer:
             return Hidden(HiddenReason.LOW_CONFIDENCE, "not sure", Record())
         return Suggestion(str(number), rest, request.offset, request.offset, Record())
 
+    def prepare(self, request: CompletionRequest) -> None:
+        pass
+
     def accepted(self, suggestion_id: str) -> None:
         self.accepted_ids.append(suggestion_id)
 
-    def prepare(self, request: CompletionRequest) -> None:
-        pass
+    def dismissed(self, suggestion_id: str) -> None:
+        raise NotImplementedError
 
     def forget(self, uri: str) -> None:
         self.forgotten.append(uri)

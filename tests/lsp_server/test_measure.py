@@ -53,10 +53,10 @@ def test_an_acceptance_from_end_to_end(client: Client) -> None:
     client.initialize()
     client.open(URI, "😀\nx = secret_name\n")
     assert client.complete(URI, 2, 0) == []
-    client.complete(URI, 1, 3)
-    client.notify("snowcoder/suggestion", {"id": "id-1", "event": "shown"})
+    (item,) = client.complete(URI, 1, 3)
+    client.notify("textDocument/didShowCompletion", {"item": item})
     accept(client, 1, 15)
-    client.notify("snowcoder/suggestion", {"id": 5, "event": "what"})
+    client.notify("textDocument/didShowCompletion", {"item": 5})
     client.insert(URI, 0, 0, "# more\n")
     assert client.leave() == 0
     asked = rows("select * from opportunities order by at_us")
@@ -75,6 +75,85 @@ def test_an_acceptance_from_end_to_end(client: Client) -> None:
     # Nothing but the pending check knows the text.
     dump = "".join(str(rows(f"select * from {t}")) for t in ("opportunities", "ended", "activity"))
     assert "SECRET" not in dump.upper()
+
+
+def test_a_part_is_counted_in_characters(client: Client) -> None:
+    client.initialize()
+    client.open(URI, "x = '😀'")
+    (item,) = client.complete(URI, 0, 8)
+    partially = "textDocument/didPartiallyAcceptCompletion"
+    for length in (4, 7, 7, None):
+        client.notify(partially, {"item": item, "acceptedLength": length})
+    client.notify(partially, {"item": {**item, "insertText": 1}, "acceptedLength": 8})
+    assert client.leave() == 0
+    (ended,) = rows("select * from ended")
+    # Seven UTF-16 units in all: X = '😀
+    assert (ended["resolution"], ended["accepted_chars"]) == ("partially_accepted", 6)
+
+
+def test_a_refusal(client: Client) -> None:
+    client.initialize()
+    client.open(URI, "x = a")
+    (item,) = client.complete(URI, 0, 5)
+    client.notify("textDocument/didDismissCompletion", {"item": item})
+    assert client.leave() == 0
+    assert [row["resolution"] for row in rows("select * from ended")] == ["dismissed"]
+
+
+def test_an_acceptance_in_a_notebook_cell(client: Client) -> None:
+    client.initialize()
+    uris = ["notebook-cell:/n.ipynb#1", "notebook-cell:/n.ipynb#2"]
+    cells = [
+        {"uri": uri, "languageId": "python", "version": 0, "text": text}
+        for uri, text in zip(uris, ["first = 1\n", "# é\nx = b"], strict=True)
+    ]
+    notebook = "file:///n.ipynb"
+    client.notify(
+        "notebookDocument/didOpen",
+        {
+            "notebookDocument": {
+                "uri": notebook,
+                "notebookType": "jupyter-notebook",
+                "version": 0,
+                "cells": [{"kind": 2, "document": uri} for uri in uris],
+            },
+            "cellTextDocuments": cells,
+        },
+    )
+    (item,) = client.complete(uris[1], 1, 5)
+    place = item["range"]["start"]
+    typed = {
+        "document": {"uri": uris[1], "version": 1},
+        "changes": [{"range": {"start": place, "end": place}, "text": item["insertText"]}],
+    }
+    more = {
+        "document": {"uri": uris[1], "version": 2},
+        "changes": [{"range": {"start": _TOP, "end": _TOP}, "text": "more\n"}],
+    }
+    client.notify("notebookDocument/didChange", _cells(notebook, 1, typed))
+    client.command(item["command"]["command"], *item["command"]["arguments"])
+    client.notify("notebookDocument/didChange", _cells(notebook, 2, more))
+    client.notify(
+        "notebookDocument/didClose",
+        {
+            "notebookDocument": {"uri": notebook},
+            "cellTextDocuments": [{"uri": uri} for uri in uris],
+        },
+    )
+    assert client.leave() == 0
+    (pending,) = rows("select * from pending")
+    assert (pending["uri"], pending["inserted"]) == (uris[1], "X = B")
+    assert pending["start"] == len("more\n# é\nx = b")
+
+
+_TOP = {"line": 0, "character": 0}
+
+
+def _cells(notebook: str, version: int, text: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "notebookDocument": {"uri": notebook, "version": version},
+        "change": {"cells": {"textContent": [text]}},
+    }
 
 
 def test_cancelled_and_superseded_requests_have_rows(client: Client) -> None:
@@ -99,9 +178,35 @@ def test_off_writes_nothing_at_all(client: Client, folder: Path, value: object) 
     assert not folder.exists()
 
 
+def test_off_in_the_answer_to_the_server_writes_nothing(client: Client, folder: Path) -> None:
+    client.initialize(capabilities={"workspace": {"configuration": True}})
+    client.open(URI, "x = a")
+    client.respond("workspace/configuration", [{"telemetry": "off"}])
+    accept(client, 0, 5)
+    assert client.request("snowcoder/stats", None)["telemetry"] == "off"
+    assert client.leave() == 0
+    assert not folder.exists()
+
+
+def test_settings_that_change_are_followed(client: Client) -> None:
+    client.initialize()
+    client.open(URI, "x = a")
+    client.open("file:///project/b.py", "y = b")
+    accept(client, 0, 5)
+    for value in ("off", "on"):
+        settings = {"snowcoder": {"telemetry": value}}
+        client.notify("workspace/didChangeConfiguration", {"settings": settings})
+        assert client.request("snowcoder/stats", None)["telemetry"] == value
+        client.complete("file:///project/b.py", 0, 5)
+    assert client.leave() == 0
+    assert rows("select count(*) as n from opportunities")[0]["n"] == 2
+    # What was accepted before is still to be looked for.
+    assert len(rows("select * from pending")) == 1
+
+
 def test_only_a_clear_on_is_on() -> None:
-    assert read_settings({"snowcoder": {}})[0].telemetry == "on"
-    assert read_settings({"snowcoder": {"telemetry": "maybe"}})[0].telemetry == "off"
+    assert read_settings({})[0].telemetry == "on"
+    assert read_settings({"telemetry": "maybe"})[0].telemetry == "off"
 
 
 def test_a_damaged_record_is_reported_once(client: Client, folder: Path) -> None:

@@ -50,6 +50,9 @@ class Gate:
     def accepted(self, suggestion_id: str) -> None:
         raise RuntimeError("the session must survive this")
 
+    def dismissed(self, suggestion_id: str) -> None:
+        raise RuntimeError("the session must survive this too")
+
     def forget(self, uri: str) -> None:
         self.seen = [request for request in self.seen if request.uri != uri]
 
@@ -203,3 +206,101 @@ async def test_closing_ends_work_ahead(session: Session, gate: Gate) -> None:
     await ask(session, "long")
     await asyncio.to_thread(gate.prepared.get)
     await asyncio.to_thread(session.close)
+
+
+# Faults ------------------------------------------------------------------------------------
+
+
+class Faulty(Gate):
+    """Ends its thread, or hangs, when the text says so."""
+
+    release = threading.Event()
+
+    def complete(self, request: CompletionRequest) -> Outcome:
+        if request.text == "die":
+            raise SystemExit
+        if request.text == "hang":
+            self.release.wait()
+        return super().complete(request)
+
+
+@pytest.mark.parametrize("fault", ["die", "hang"])
+async def test_an_engine_that_is_lost_is_replaced_and_told_once(fault: str) -> None:
+    engines: list[Faulty] = []
+    failures: list[str] = []
+    Faulty.release.clear()
+
+    def load() -> Loaded:
+        engines.append(Faulty())
+        engines[-1].open.set()
+        return Loaded(engines[-1], lambda: 0)
+
+    session = Session(load, lambda error: failures.append(str(error)), answer_s=0.5, retry_s=0.0)
+    session.start()
+    assert isinstance(await ask(session, "before"), Suggestion)
+    outcome = await ask(session, fault)
+    assert isinstance(outcome, Hidden)
+    assert outcome.reason is HiddenReason.ERROR
+    assert isinstance(await ask(session, "after"), Suggestion)
+    assert len(engines) == 2
+    assert len(failures) == 1
+    Faulty.release.set()
+    await asyncio.to_thread(session.close)
+
+
+async def test_what_failed_to_load_is_tried_again() -> None:
+    gate, weights = Gate(), list[str]()
+    gate.open.set()
+
+    def load() -> Loaded:
+        if not weights:
+            raise OSError("the weights are gone")
+        return Loaded(gate, lambda: 0)
+
+    failures: list[Exception] = []
+    session = Session(load, failures.append, retry_s=0.0)
+    session.start()
+    assert isinstance(await ask(session, "x"), Hidden)
+    weights.append("there")
+    assert isinstance(await ask(session, "x"), Suggestion)
+    assert len(failures) == 1
+    assert session.ready
+    assert not session.loading
+    await asyncio.to_thread(session.close)
+
+
+async def test_an_engine_stays_while_another_cannot_be_loaded(session: Session, gate: Gate) -> None:
+    gate.open.set()
+    await ask(session, "x")
+    session._load = lambda: (_ for _ in ()).throw(OSError("gone"))  # type: ignore[assignment]
+    session.start()
+    assert isinstance(await ask(session, "y"), Suggestion)
+
+
+async def test_loading_that_never_ends_does_not_keep_requests_waiting() -> None:
+    mounted = threading.Event()
+
+    def load() -> Loaded:
+        mounted.wait()
+        raise OSError("gone")
+
+    session = Session(load, lambda error: None, answer_s=0.05)
+    session.start()
+    outcome = await ask(session, "x")
+    assert isinstance(outcome, Hidden)
+    assert "still being loaded" in outcome.detail
+    mounted.set()
+    await asyncio.to_thread(session.close)
+
+
+async def test_accepting_does_not_wait_for_a_long_decode(
+    session: Session, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsp_server.session._CALL_S", 0.01)
+    task = ask(session, "x")
+    await entered(gate)
+    await session.accepted("id")
+    await session.dismissed("id")
+    assert not task.done()
+    gate.open.set()
+    await task

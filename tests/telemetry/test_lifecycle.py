@@ -493,6 +493,17 @@ def test_ignored_dismissed_partial_and_closed(desk: Desk, rows: Rows) -> None:
     }
 
 
+def test_partial_steps_count_once_and_add_up_over_offers(desk: Desk, rows: Rows) -> None:
+    desk.ask("s", AT, INSERT)
+    for taken in (2, 6, 6, 4):
+        desk.lifecycle.partially_accepted("s", taken)
+    desk.edit(AT, 0, INSERT[:6])
+    desk.ask("s", AT + 6, INSERT[6:])
+    desk.lifecycle.partially_accepted("s", 2)
+    desk.ask(None, AT, "", reason="empty")
+    assert endings(desk, rows)["s"][:3] == ("partially_accepted", N, 8)
+
+
 def test_an_acceptance_may_overtake_the_next_suggestion(desk: Desk, rows: Rows) -> None:
     desk.ask("s", AT, INSERT)
     desk.edit(AT, 0, INSERT)

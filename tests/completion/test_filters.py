@@ -1,0 +1,102 @@
+"""The filters and the stops of blocks, by example (`golden/filters`, `golden/blocks`)."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from completion.block import block_end, trim
+from completion.filters import looks_secret, reject
+from completion.parse import breaks, in_empty_block
+from completion.region import region
+from completion.shape import Shaped, shape
+from completion.types import ConfidencePolicy
+from models.backend import GenerateResult, StopReason
+
+GOLDEN = Path(__file__).parent / "golden"
+CURSOR = "█"
+
+
+def cases(name: str) -> list[Any]:
+    tables = tomllib.loads((GOLDEN / name).read_text(encoding="utf-8"))["case"]
+    return [pytest.param(case, id=case["name"]) for case in tables]
+
+
+@pytest.mark.parametrize("case", cases("filters/parse.toml") + cases("filters/secrets.toml"))
+def test_filters(case: dict[str, Any]) -> None:
+    prefix, suffix = case["input"].split(CURSOR)
+    shaped = shape(case["raw"], prefix, suffix)
+    assert isinstance(shaped, Shaped)
+    rejected = reject(prefix, shaped.insert, suffix, shaped.replace_right)
+    assert (rejected.value if rejected else None) == case.get("hidden")
+
+
+@pytest.mark.parametrize("case", cases("blocks/open.toml"))
+def test_open_blocks(case: dict[str, Any]) -> None:
+    prefix, suffix = case["input"].split(CURSOR)
+    assert in_empty_block(prefix, suffix) is case["open"]
+
+
+@pytest.mark.parametrize("case", cases("blocks/ends.toml"))
+def test_ends_of_blocks(case: dict[str, Any]) -> None:
+    prefix, suffix = case["input"].split(CURSOR)
+    lines = case["raw"].splitlines(keepends=True)
+    # A token for each line, and the one that ends it.
+    logprobs = [value for sure in case.get("sure", [-0.01] * len(lines)) for value in (sure, 0.0)]
+    pieces = [piece for line in lines for piece in (line.rstrip("\n"), "\n")]
+    result = GenerateResult(
+        text=case["raw"],
+        token_ids=tuple(range(len(pieces) - 1)),
+        logprobs=tuple(logprobs),
+        stop=StopReason(case.get("stop", "newline")),
+        prompt_tokens=1,
+        reused_tokens=0,
+        prefill_ms=0.0,
+        decode_ms=0.0,
+    )
+    trimmed = trim(
+        result,
+        [len(piece) for piece in pieces[:-1]],
+        0,
+        left=prefix.rpartition("\n")[2],
+        suffix=suffix,
+        confidence=ConfidencePolicy(min_logprob=-1.5),
+    )
+    assert trimmed.text == case["expected"]
+    kept = case["expected"].count("\n") + 1
+    assert math.fsum(trimmed.logprobs) == pytest.approx(math.fsum(logprobs[: 2 * kept]))
+
+
+code = st.text(alphabet="ab =:()[]'\"#\n    ", max_size=60)
+
+
+@given(text=code, left=st.sampled_from(["", "    ", "x = "]), suffix=code)
+def test_a_block_is_the_beginning_of_the_text(text: str, left: str, suffix: str) -> None:
+    end = block_end(text, left, suffix)
+    assert 0 <= end <= len(text)
+    assert text[:end] == text[:end].rstrip()
+
+
+@given(prefix=code, insert=code, suffix=code)
+def test_nothing_is_never_worse_and_nothing_raises(prefix: str, insert: str, suffix: str) -> None:
+    assert not breaks(prefix, "", suffix)
+    breaks(prefix, insert, suffix)
+    in_empty_block(prefix, suffix)
+    looks_secret(insert)
+
+
+def test_a_long_document_is_cut_where_statements_begin() -> None:
+    function = "def f():\n    x = [\n1,\n]\n    return x\n\n\n"
+    before, after = region(function * 1000 + "y = ", "\n" + function * 1000)
+    assert before.startswith("def f():")
+    assert before.endswith("y = ")
+    assert 1000 < len(before) <= 8000
+    assert after.endswith("\n")
+    assert len(after) <= 2000
+    assert region("a = ", "\n") == ("a = ", "\n")

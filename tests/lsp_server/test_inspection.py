@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lsp_server import doctor
+from lsp_server.cli import app
+from lsp_server.decisions import Decisions
+from lsp_server.settings import schema
+from tests.lsp_server.test_decisions import decision
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SNOWCODER_STATE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_why_reads_what_servers_wrote(state: Path) -> None:
+    assert run("why") == (0, "no request was answered yet\n")
+    decisions = Decisions(state / "decisions.jsonl")
+    for name in ("a.py", "b.py", "c.py"):
+        decisions.add(decision(name))
+    decisions.close()
+    code, out = run("why", "--last", "2")
+    assert code == 0
+    assert "a.py" not in out
+    assert "b.py:1" in out
+    assert "empty" in out
+    printed = json.loads(run("why", "--last", "1", "--json")[1])
+    assert [row["file"] for row in printed["decisions"]] == ["c.py"]
+    assert run("why", "--last", "0")[0] == 2
+
+
+def test_why_says_when_the_file_cannot_be_read(state: Path) -> None:
+    (state / "decisions.jsonl").mkdir()
+    assert run("why")[0] == 1
+
+
+def test_doctor_is_content_with_whole_weights(state: Path, tiny_weights: Path) -> None:
+    code, out = run("doctor", "--model", str(tiny_weights), "--json")
+    report = json.loads(out)
+    assert (code, report["ok"]) == (0, True)
+    levels = {check["name"]: check["level"] for check in report["checks"]}
+    assert levels["weights"] == levels["runtime"] == levels["python"] == "ok"
+
+
+def test_doctor_names_the_problem_and_the_fix(state: Path) -> None:
+    code, out = run("doctor", "--model", "nowhere")
+    assert code == 1
+    assert "no model at 'nowhere'" in out
+    assert "reinstall" in out
+
+
+def test_what_is_not_our_fault_is_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "blocked").write_text("")
+    monkeypatch.setenv("SNOWCODER_STATE_DIR", str(tmp_path / "blocked"))
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "cpuinfo").write_text("flags : sse2\n")
+    checks = [
+        doctor.check_state(),
+        doctor.check_editors(),
+        doctor.check_cpu(tmp_path / "cpuinfo"),
+    ]
+    assert [check.level for check in checks] == ["hint"] * 3
+    assert all(check.fix for check in checks)
+
+
+def test_an_old_python_is_a_problem() -> None:
+    assert doctor.check_python((3, 10, 4)).level == "problem"
+
+
+def test_the_schema_is_printed() -> None:
+    assert json.loads(run("settings-schema")[1]) == schema()

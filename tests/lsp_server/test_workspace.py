@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from lsp_server.power import Power, on_battery
+from lsp_server.workspace import Workspace, read_ignore_file
+
+
+async def until(condition: object) -> None:
+    while not condition():  # type: ignore[operator]
+        await asyncio.sleep(0.001)
+
+
+async def test_ignore_files_of_folders_that_come_and_go(tmp_path: Path) -> None:
+    (tmp_path / ".snowcoderignore").write_text("secret/\n")
+    workspace = Workspace()
+    inside, hidden = f"{tmp_path}/a.py", f"{tmp_path}/secret/a.py"
+    assert workspace.rules.reason(hidden) is None
+    workspace.add(tmp_path.as_uri())
+    assert workspace.rules.reason(inside) is not None
+    await until(lambda: workspace.rules.reason(inside) is None)
+    assert workspace.rules.reason(hidden) is not None
+    assert workspace.folders == [tmp_path.as_uri()]
+
+    (tmp_path / ".snowcoderignore").write_text("a.py\n")
+    workspace.touched([f"{tmp_path.as_uri()}/a.py"])
+    assert workspace.rules.reason(inside) is None
+    workspace.touched([f"{tmp_path.as_uri()}/.snowcoderignore", "file:///else/.snowcoderignore"])
+    await until(lambda: "a.py" in (workspace.rules.reason(inside) or ""))
+
+    workspace.remove(tmp_path.as_uri())
+    workspace.remove("file:///unknown")
+    assert workspace.rules.reason(inside) is None
+
+
+async def test_a_folder_that_cannot_be_read_costs_only_itself() -> None:
+    mounted = threading.Event()
+
+    def read(folder: Path) -> list[str]:
+        if folder.name == "dead":
+            mounted.wait()
+        if folder.name == "forbidden":
+            raise PermissionError(13, "forbidden")
+        return []
+
+    workspace = Workspace(read)
+    for name in ("dead", "forbidden", "fine"):
+        workspace.add(f"file:///{name}")
+    workspace.add("vscode-remote://host/there")
+    await until(lambda: workspace.rules.reason("/fine/a.py") is None)
+    assert workspace.rules.reason("/there/a.py") is None
+    assert "not been read" in (workspace.rules.reason("/dead/a.py") or "")
+    assert "not been read" in (workspace.rules.reason("/forbidden/a.py") or "")
+    mounted.set()
+    await until(lambda: workspace.rules.reason("/dead/a.py") is None)
+
+
+def test_no_ignore_file_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_ignore_file(tmp_path) == []
+    assert read_ignore_file(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize(
+    ("supplies", "expected"),
+    [
+        ({}, False),
+        ({"BAT0": {"type": "Battery", "status": "Discharging"}}, True),
+        ({"BAT0": {"type": "Battery", "status": "Charging"}}, False),
+        ({"hid": {"type": "Battery", "scope": "Device", "status": "Discharging"}}, False),
+        (
+            {
+                "AC": {"type": "Mains", "online": "1"},
+                "BAT0": {"type": "Battery", "status": "Discharging"},
+            },
+            False,
+        ),
+    ],
+)
+def test_battery(supplies: dict[str, dict[str, str]], expected: bool, tmp_path: Path) -> None:
+    for name, values in supplies.items():
+        (tmp_path / name).mkdir()
+        for key, value in values.items():
+            (tmp_path / name / key).write_text(f"{value}\n")
+    assert on_battery(tmp_path) is expected
+    assert on_battery(tmp_path / "missing") is False
+
+
+def test_power_is_not_asked_at_every_key() -> None:
+    asked: list[bool] = []
+    power = Power(lambda: not asked.append(True))
+    assert [power.on_battery() for _ in range(5)] == [True] * 5
+    assert len(asked) == 1
