@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lsprotocol import types
@@ -206,9 +207,9 @@ def describe(
     """The row of a request, and where its suggestion goes in the client's document."""
     offer = None
     if outcome is not None and not isinstance(outcome, Hidden):
-        for item in items:
-            if item.command is not None and item.command.arguments == [outcome.suggestion_id]:
-                offer = Offer(outcome.suggestion_id, _start(place, item), str(item.insert_text))
+        offers = [_offer(place, item) for item in items]
+        if offers and offers[0].suggestion_id == outcome.suggestion_id:
+            offer = replace(offers[0], others=offers[1:])
     hidden_reason = None if offer else SUPERSEDED
     if isinstance(outcome, Hidden):
         hidden_reason = outcome.reason.value
@@ -266,6 +267,12 @@ def start_measure(
     recorder = Recorder(store, read, settings.model or "", warn)
     recorder.start()
     return recorder
+
+
+def _offer(place: Place, item: types.InlineCompletionItem) -> Offer:
+    arguments = item.command.arguments if item.command is not None else None
+    name = str(arguments[0]) if arguments else ""
+    return Offer(name, _start(place, item), str(item.insert_text))
 
 
 def _start(place: Place, item: types.InlineCompletionItem) -> int:

@@ -10,7 +10,7 @@ jobs of the store's thread.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -51,11 +51,19 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Where a suggestion goes: `insert` at `start` (code points) of the open document."""
+    """Where a suggestion goes: `insert` at `start` (code points) of the open document.
+
+    `others` are offered beside it; whichever of them is taken, it is this suggestion's end.
+    """
 
     suggestion_id: str
     start: int
     insert: str
+    others: Sequence[Offer] = ()
+
+    def has(self, suggestion_id: str) -> bool:
+        """Whether the id is of this offer or of one beside it."""
+        return suggestion_id in (self.suggestion_id, *(o.suggestion_id for o in self.others))
 
 
 @dataclass(slots=True)
@@ -73,6 +81,13 @@ class _Live:
     """What of `partial_chars` was taken of earlier items, which this offer goes on with."""
     exhausted: bool = False
     dismissed: bool = False
+
+    def choose(self, suggestion_id: str) -> None:
+        """Go on with the offer of that name, under the first one's name."""
+        for other in self.offer.others:
+            if other.suggestion_id == suggestion_id:
+                self.offer = replace(self.offer, start=other.start, insert=other.insert)
+                self.chars = len(other.insert)
 
     def ended(self, now_us: int, *, accepted: bool = False) -> Ended:
         """The event of its end."""
@@ -160,7 +175,7 @@ class Lifecycle:
         live = self._find(suggestion_id)
         if live is not None and live.shown_us is None:
             live.shown_us = self._now_us()
-            self._sink.put(Shown(at_us=live.shown_us, suggestion_id=suggestion_id))
+            self._sink.put(Shown(at_us=live.shown_us, suggestion_id=live.offer.suggestion_id))
 
     def dismissed(self, suggestion_id: str) -> None:
         """The user refused it explicitly."""
@@ -173,6 +188,7 @@ class Lifecycle:
         """The user took the first `chars` code points of the last offer, all steps together."""
         live = self._find(suggestion_id)
         if live is not None:
+            live.choose(suggestion_id)
             taken = min(live.partial_before + chars, live.chars)
             live.partial_chars = max(live.partial_chars, taken)
 
@@ -181,6 +197,8 @@ class Lifecycle:
         live = self._find(suggestion_id)
         if live is None:
             return
+        live.choose(suggestion_id)
+        suggestion_id = live.offer.suggestion_id
         now = self._now_us()
         live.ended_us = None
         if self._live.get(live.uri) is live:
@@ -199,10 +217,10 @@ class Lifecycle:
             accepted.range = Range(pending.start, end)
 
     def _find(self, suggestion_id: str) -> _Live | None:
-        for live in self._live.values():
-            if live.offer.suggestion_id == suggestion_id:
+        for live in (*self._live.values(), *self._ending.values()):
+            if live.offer.has(suggestion_id):
                 return live
-        return self._ending.get(suggestion_id)
+        return None
 
     def _end(self, live: _Live) -> None:
         """Take it off the screen; its row waits a moment for a late acceptance."""

@@ -91,6 +91,20 @@ def test_a_part_is_counted_in_characters(client: Client) -> None:
     assert (ended["resolution"], ended["accepted_chars"]) == ("partially_accepted", 6)
 
 
+def test_any_of_several_items_may_be_accepted(client: Client) -> None:
+    client.initialize()
+    client.open(URI, "several")
+    _, other = client.complete(URI, 0, 7, trigger=1)
+    client.notify("textDocument/didShowCompletion", {"item": other})
+    client.insert(URI, 0, 7, other["insertText"])
+    client.command(other["command"]["command"], *other["command"]["arguments"])
+    assert client.leave() == 0
+    (suggestion,) = rows("select * from suggestions")
+    assert (suggestion["suggestion_id"], suggestion["resolution"]) == ("a", "accepted")
+    assert suggestion["shown_us"] is not None
+    assert [row["inserted"] for row in rows("select * from pending")] == ["b"]
+
+
 def test_a_refusal(client: Client) -> None:
     client.initialize()
     client.open(URI, "x = a")
