@@ -47,7 +47,8 @@ from completion.types import (
     Suggestion,
     TriggerPolicy,
 )
-from models.backend import Backend, ModelError
+from models.backend import Backend
+from models.errors import ModelError
 from models.local import LocalBackend
 from models.registry import find
 

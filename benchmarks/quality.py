@@ -25,7 +25,8 @@ from benchmarks.cases import Case
 from benchmarks.lines import DEFAULT_CURSORS, line_cases
 from benchmarks.stats import cluster_interval, edit_similarity
 from completion.engine import CompletionEngine
-from models.backend import Backend, ModelError
+from models.backend import Backend
+from models.errors import ModelError
 from models.local import LocalBackend
 from models.registry import find
 

@@ -32,7 +32,8 @@ from completion.types import (
     Suggestion,
     Trigger,
 )
-from models.backend import Backend, GenerateRequest, GenerateResult, ModelError, StopReason
+from models.backend import Backend, GenerateRequest, GenerateResult, StopReason
+from models.errors import ModelError
 
 logger = logging.getLogger(__name__)
 

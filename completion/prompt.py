@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from completion.shape import line_around
 from completion.trigger import closing_only
 from completion.types import CompletionRequest, Mode, WindowPolicy
-from models.backend import PromptError
+from models.errors import PromptError
 from models.tokenizer import Tokenizer, split_lines
 
 _DOCUMENTS = 64

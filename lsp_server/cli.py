@@ -202,7 +202,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 def _load(model: str | None, threads: int) -> Engine:
     from lsp_server.loading import load_engine
-    from models.backend import ModelError
+    from models.errors import ModelError
 
     try:
         return load_engine(model, threads).engine

@@ -116,7 +116,7 @@ def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
 
 def check_weights(model: str | None) -> Check:
     """Every weight file is there and matches its SHA-256."""
-    from models.backend import ModelError
+    from models.errors import ModelError
     from models.registry import find, verify
 
     try:

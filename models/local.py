@@ -14,14 +14,8 @@ from queue import SimpleQueue
 
 import onnxruntime as ort
 
-from models.backend import (
-    GenerateRequest,
-    GenerateResult,
-    ModelError,
-    PromptError,
-    StopReason,
-    TokenizerError,
-)
+from models.backend import GenerateRequest, GenerateResult, StopReason
+from models.errors import ModelError, PromptError, TokenizerError
 from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
 from models.registry import Manifest, load_manifest, verify
 from models.session import KVCache, ModelSession, RunTerminatedError

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from models.backend import WeightsError
+from models.errors import WeightsError
 
 DEFAULT_MODEL = "snowcoder-88m"
 MANIFEST = "manifest.json"

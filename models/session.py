@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.backend import CacheError, PromptError, WeightsError
+from models.errors import CacheError, PromptError, WeightsError
 from models.registry import Manifest
 
 Logits = NDArray[np.float32]

@@ -21,7 +21,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from models.backend import TokenizerError
+from models.errors import TokenizerError
 
 _CACHED_LINES = 16_384
 _CACHED_LINE_LENGTH = 512

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from models.backend import ModelError, WeightsError
+from models.errors import ModelError, WeightsError
 from models.export.graph import build_graph, save_graph
 from models.export.huggingface import load_checkpoint
 from models.export.verify import verify_export

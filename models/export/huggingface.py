@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.backend import ModelError, WeightsError
+from models.errors import ModelError, WeightsError
 from models.export.quantize import Architecture, Float32, dequantize
 from models.registry import load_manifest
 

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from models.backend import WeightsError
+from models.errors import WeightsError
 from models.registry import load_manifest
 
 Float32 = NDArray[np.float32]

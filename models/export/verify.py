@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, Qwen3ForCausalLM
 
-from models.backend import GenerateRequest, WeightsError
+from models.backend import GenerateRequest
+from models.errors import WeightsError
 from models.generate import decode_greedily
 from models.registry import load_manifest
 from models.session import KVCache, ModelSession

@@ -10,7 +10,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from models.backend import GenerateRequest, GenerateResult, ModelError, StopReason
+from models.backend import GenerateRequest, GenerateResult, StopReason
+from models.errors import ModelError
 from models.tokenizer import Tokenizer
 
 _SPECIAL = ["eot", "suffix", "prefix", "middle", "eom", "file", "repo", "pad"]

@@ -16,7 +16,8 @@ from completion.types import (
     TriggerPolicy,
     WindowPolicy,
 )
-from models.backend import PromptError, StopReason
+from models.backend import StopReason
+from models.errors import PromptError
 from tests.completion.scripted import ScriptedBackend
 
 CURSOR = "█"

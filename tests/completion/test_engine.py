@@ -23,7 +23,8 @@ from completion.types import (
     Trigger,
     TriggerPolicy,
 )
-from models.backend import PromptError, StopReason
+from models.backend import StopReason
+from models.errors import PromptError
 from tests.completion.scripted import ScriptedBackend
 
 CURSOR = "█"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from completion.prompt import Prompt, PromptBuilder, cache_key
 from completion.types import Mode, WindowPolicy
-from models.backend import PromptError
+from models.errors import PromptError
 from tests.completion.scripted import small_tokenizer
 
 TOKENIZER = small_tokenizer()

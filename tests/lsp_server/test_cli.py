@@ -16,7 +16,7 @@ from completion.types import CompletionRequest, Hidden, HiddenReason, Outcome, R
 from lsp_server.cli import app
 from lsp_server.demo import choose_places, play
 from lsp_server.session import Loaded
-from models.backend import WeightsError
+from models.errors import WeightsError
 from tests.completion.scripted import ScriptedBackend
 
 SOURCE = "def add(first, second):\n    return \n\n\ndef other():\n    pass\n"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.backend import WeightsError
+from models.errors import WeightsError
 from models.export.__main__ import check_size, export, main
 from models.export.huggingface import load_checkpoint, write_checkpoint
 from models.export.quantize import (

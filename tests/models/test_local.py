@@ -4,7 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from models.backend import GenerateRequest, PromptError, StopReason
+from models.backend import GenerateRequest, StopReason
+from models.errors import PromptError
 from models.local import LocalBackend
 
 LONG = 600  # several prefill chunks

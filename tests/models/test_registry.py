@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from models.backend import TokenizerError, WeightsError
+from models.errors import TokenizerError, WeightsError
 from models.local import LocalBackend
 from models.registry import FileEntry, find, load_manifest, verify
 

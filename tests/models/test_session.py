@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from models.backend import CacheError, PromptError, WeightsError
+from models.errors import CacheError, PromptError, WeightsError
 from models.registry import load_manifest
 from models.session import (
     KVCache,

@@ -7,7 +7,7 @@ import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.backend import TokenizerError
+from models.errors import TokenizerError
 from models.registry import DEFAULT_MODEL
 from models.tokenizer import Tokenizer, decode_complete, split_lines
 
