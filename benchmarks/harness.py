@@ -10,22 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STATE_VARIABLE = "SNOWCODER_STATE_DIR"
+_FOLDERS = ("SNOWCODER_STATE_DIR", "SNOWCODER_DATA")
 
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Let servers started inside keep log and decisions in a folder that is removed afterwards."""
-    before = os.environ.get(STATE_VARIABLE)
+    """Let servers started inside keep log, decisions and telemetry in a folder removed later."""
+    before = {name: os.environ.get(name) for name in _FOLDERS}
     with tempfile.TemporaryDirectory(prefix="snowcoder-bench-") as folder:
-        os.environ[STATE_VARIABLE] = folder
+        os.environ.update(dict.fromkeys(_FOLDERS, folder))
         try:
             yield
         finally:
-            if before is None:
-                del os.environ[STATE_VARIABLE]
-            else:
-                os.environ[STATE_VARIABLE] = before
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

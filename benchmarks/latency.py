@@ -66,7 +66,13 @@ def initialize(client: LspClient) -> None:
         "general": {"positionEncodings": ["utf-16"]},
         "textDocument": {"inlineCompletion": {}},
     }
-    params = {"processId": None, "rootUri": None, "capabilities": capabilities}
+    params = {
+        "processId": None,
+        "rootUri": None,
+        "capabilities": capabilities,
+        # What is measured is nobody's work and belongs in nobody's record.
+        "initializationOptions": {"snowcoder": {"telemetry": "off"}},
+    }
     answer = client.call("initialize", params)
     if "inlineCompletionProvider" not in answer["capabilities"]:
         raise ServerError("the server does not offer inline completion")

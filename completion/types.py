@@ -125,6 +125,9 @@ class Policies:
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     shape: ShapePolicy = field(default_factory=ShapePolicy)
     confidence: ConfidencePolicy = field(default_factory=ConfidencePolicy)
+    arms: str = ""
+    """Experiment arms that these policies are (`experiment=arm;…`), so that caches keep arms
+    apart even where they decide alike."""
 
 
 @dataclass(frozen=True, slots=True)

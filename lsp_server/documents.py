@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from lsprotocol import types
 
@@ -75,6 +76,14 @@ def to_character(line: str, column: int, encoding: Encoding) -> int:
     return sum(_units(char, encoding) for char in head)
 
 
+class Change(NamedTuple):
+    """What an edit did: `removed`, which stood at `start` (code points), became `inserted`."""
+
+    start: int
+    removed: str
+    inserted: str
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A place in one state of a document.
@@ -124,23 +133,25 @@ class Document:
         """Set the whole text. Half surrogate pairs, which no tokenizer takes, become U+FFFD."""
         self._lines = split_lines(_LONE_SURROGATE.sub("\ufffd", text))
 
-    def edit(self, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
+    def edit(self, start: tuple[int, int], end: tuple[int, int], text: str) -> Change:
         """Replace what is between two (line, character) positions; out of range is clamped."""
         first, first_column = self._clamp(start)
         last, last_column = self._clamp(end)
         if (last, last_column) < (first, first_column):
             raise DocumentError("the range of a change ends before it starts")
-        changed = (
-            self._lines[first][:first_column]
-            + _LONE_SURROGATE.sub("\ufffd", text)
-            + self._lines[last][last_column:]
-        )
+        text = _LONE_SURROGATE.sub("\ufffd", text)
+        between = "".join(self._lines[first : last + 1])
+        tail = self._lines[last][last_column:]
+        removed = between[first_column : len(between) - len(tail)]
+        start_offset = sum(map(len, self._lines[:first])) + first_column
+        changed = self._lines[first][:first_column] + text + tail
         # The line before too: its "\r" and an inserted "\n" are one line ending.
         low, high = max(first - 1, 0), last + 1
         lines = split_lines("".join(self._lines[low:first]) + changed)
         if high < len(self._lines):
             lines.pop()
         self._lines[low:high] = lines
+        return Change(start_offset, removed, text)
 
     def cursor(self, line: int, character: int) -> Cursor:
         """The place at a position, clamped into the document."""
@@ -162,16 +173,31 @@ class Document:
         return line, to_column(self._lines[line], character, self._encoding)
 
 
+class Listener:
+    """Told what happens to documents; this one ignores it."""
+
+    def opened(self, uri: str) -> None:
+        """A document was opened."""
+
+    def edited(self, uri: str, changes: list[Change]) -> None:
+        """A document was changed; each change is in the text that the last one left."""
+
+    def closed(self, uri: str, text: str) -> None:
+        """A document was closed in the state `text`."""
+
+
 class Documents:
-    """The documents that the client has open, by URI."""
+    """The documents that the client has open, by URI; cells of notebooks are among them."""
 
     def __init__(self, encoding: Encoding = Encoding.UTF16) -> None:
         self.encoding = encoding
+        self.listener = Listener()
         self._open: dict[str, Document] = {}
 
     def open(self, uri: str, text: str, language: str) -> None:
         """Start to follow a document; opening twice replaces it."""
         self._open[uri] = Document(text, language, self.encoding)
+        self.listener.opened(uri)
 
     def get(self, uri: str) -> Document | None:
         """The open document, or None."""
@@ -194,16 +220,22 @@ class Documents:
             DocumentError: the document is not open, or a range ends before it starts.
         """
         document = self.require(uri)
+        done = []
         for change in changes:
             if isinstance(change, types.TextDocumentContentChangePartial):
                 start, end = change.range.start, change.range.end
-                document.edit((start.line, start.character), (end.line, end.character), change.text)
+                places = (start.line, start.character), (end.line, end.character)
+                done.append(document.edit(*places, change.text))
             else:
+                before = document.text
                 document.replace(change.text)
+                done.append(Change(0, before, document.text))
+        self.listener.edited(uri, done)
 
     def close(self, uri: str) -> None:
         """Forget a document; unknown ones are ignored."""
-        self._open.pop(uri, None)
+        if (document := self._open.pop(uri, None)) is not None:
+            self.listener.closed(uri, document.text)
 
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 (hex, of UTF-8) of every open document, by URI."""

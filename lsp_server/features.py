@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -19,6 +20,7 @@ from lsp_server.inline import (
     find_place,
     rested_at,
     suggestion_of,
+    taken_chars,
 )
 from lsp_server.language_server import SnowCoderServer
 from lsp_server.settings import section
@@ -51,12 +53,7 @@ async def inline_completion(
     request that a newer one superseded.
     """
     found = await _suggest(ls, params)
-    if found is None:
-        return []
-    place, suggestion = found
-    if suggestion is None:
-        return None
-    return _items(place, suggestion)
+    return [] if found is None else found[1]
 
 
 def _items(place: Place, suggestion: Suggestion) -> list[types.InlineCompletionItem]:
@@ -75,9 +72,8 @@ async def completion(ls: SnowCoderServer, params: types.CompletionParams) -> typ
     inline = types.InlineCompletionParams(context, params.text_document, params.position)
     found = await _suggest(ls, inline)
     items: list[types.CompletionItem] = []
-    if found is not None and (suggestion := found[1]) is not None:
-        place = found[0]
-        menu = [build_menu_item(place, item) for item in _items(place, suggestion)]
+    if found is not None and found[1] is not None:
+        menu = [build_menu_item(found[0], item) for item in found[1]]
         items = [item for item in menu if item is not None]
     # Incomplete: the next key may change what is suggested.
     return types.CompletionList(is_incomplete=True, items=items)
@@ -85,15 +81,22 @@ async def completion(ls: SnowCoderServer, params: types.CompletionParams) -> typ
 
 async def _suggest(
     ls: SnowCoderServer, params: types.InlineCompletionParams
-) -> tuple[Place, Suggestion | None] | None:
-    """A suggestion and its place; without a suggestion the request was superseded. None: hidden."""
+) -> tuple[Place, list[types.InlineCompletionItem] | None] | None:
+    """Items and their place; without items the request was superseded. None: hidden."""
     if (found := _find(ls, params)) is None:
         return None
     place, request = found
-    outcome = await ls.complete(request, place)
-    if outcome is None or isinstance(outcome, Suggestion):
-        return place, outcome
-    return None
+    uri = params.text_document.uri
+    try:
+        outcome = await ls.complete(request, place)
+    except asyncio.CancelledError:
+        ls.measure.asked(request, place, uri, None, [])
+        raise
+    items = _items(place, outcome) if isinstance(outcome, Suggestion) else []
+    ls.measure.asked(request, place, uri, outcome, items)
+    if outcome is None:
+        return place, None
+    return (place, items) if isinstance(outcome, Suggestion) else None
 
 
 def _find(
@@ -110,7 +113,8 @@ def _find(
         place = place.inside(notebooks.widen(uri, place.cursor))
         uri = notebook
     kind = params.context.trigger_kind
-    return place, build_request(place, uri, document.language, kind, ls.policies)
+    policies = ls.measure.policies(ls.policies)
+    return place, build_request(place, uri, document.language, kind, policies)
 
 
 def register(server: SnowCoderServer) -> None:
@@ -136,6 +140,7 @@ def _register_life(server: SnowCoderServer) -> None:
     @server.feature(types.INITIALIZED)
     async def initialized(ls: SnowCoderServer, params: types.InitializedParams) -> None:
         await ls.pull_settings()
+        ls.begin_measure()
         await client_setup.register(ls)
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
@@ -188,6 +193,7 @@ def _register_files(server: SnowCoderServer) -> None:
         # An editor closes a renamed document and opens it again; only caches are left here.
         ls.folders.touched([uri for file in params.files for uri in (file.old_uri, file.new_uri)])
         for file in params.files:
+            ls.measure.renamed(file.old_uri, file.new_uri)
             await ls.session.forget(file.old_uri)
 
     @server.feature(types.WORKSPACE_DID_DELETE_FILES, options)
@@ -205,15 +211,17 @@ def _register_feedback(server: SnowCoderServer) -> None:
 
     @server.feature(DID_SHOW)
     def did_show(ls: SnowCoderServer, params: object) -> None:
-        note(ls, params, "shown")
+        ls.measure.shown(note(ls, params, "shown"))
 
     @server.feature(DID_PARTIALLY_ACCEPT)
     def did_partially_accept(ls: SnowCoderServer, params: object) -> None:
-        note(ls, params, "partially_accepted")
+        suggestion = note(ls, params, "partially_accepted")
+        ls.measure.partially_accepted(suggestion, taken_chars(params))
 
     @server.feature(DID_DISMISS)
     async def did_dismiss(ls: SnowCoderServer, params: object) -> None:
         if suggestion := note(ls, params, "dismissed"):
+            ls.measure.dismissed(suggestion)
             await ls.session.dismissed(suggestion)
 
     @server.feature(REST)
@@ -240,6 +248,7 @@ def _register_commands(server: SnowCoderServer) -> None:
     async def accept(ls: SnowCoderServer, *arguments: object) -> None:
         if arguments and isinstance(arguments[0], str):
             ls.decisions.mark(arguments[0], "accepted")
+            ls.measure.accepted(arguments[0])
             await ls.session.accepted(arguments[0])
 
     @server.command(WHY)
@@ -264,4 +273,4 @@ def _register_commands(server: SnowCoderServer) -> None:
 
     @server.feature(STATS)
     def stats(ls: SnowCoderServer, params: object) -> dict[str, Any]:
-        return ls.session.stats()
+        return ls.session.stats() | ls.measure.status()

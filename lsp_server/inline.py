@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from lsprotocol import types
 
 from completion.types import CompletionRequest, Outcome, Policies, Suggestion, Trigger
-from lsp_server.documents import Cursor, Document, to_column
+from lsp_server.documents import Cursor, Document, Encoding, to_column
 
 ACCEPT = "snowcoder.accept"
 """Command that an editor runs when the user takes a suggestion; its argument is the id."""
@@ -30,11 +30,13 @@ class Place:
         selected: entry of the completion menu that the editor previews, put in the
             document for the request; the item has to begin with it. Empty for none.
         replaced: code points left of the cursor that `selected` replaces.
+        origin: code points of `cursor.text` before the client's document, which may be a part.
     """
 
     cursor: Cursor
     selected: str = ""
     replaced: int = 0
+    origin: int = 0
 
     @property
     def shift(self) -> int:
@@ -43,7 +45,7 @@ class Place:
 
     def inside(self, cursor: Cursor) -> Place:
         """The same place, `cursor` being its cursor in a larger document."""
-        return replace(self, cursor=cursor)
+        return replace(self, cursor=cursor, origin=cursor.offset - self.cursor.offset)
 
 
 def find_place(document: Document, params: types.InlineCompletionParams) -> Place:
@@ -110,6 +112,16 @@ def suggestion_of(params: object) -> str:
         params = params.get(step) if isinstance(params, dict) else None
     first = params[0] if isinstance(params, list) and params else None
     return first if isinstance(first, str) else ""
+
+
+def taken_chars(params: object) -> int:
+    """Code points of the item's text that a notification's `acceptedLength` covers; 0 if none."""
+    if not isinstance(params, dict) or not _is_count(length := params.get("acceptedLength")):
+        return 0
+    text = item.get("insertText") if isinstance(item := params.get("item"), dict) else None
+    if not isinstance(text, str):
+        return 0
+    return to_column(text, length, Encoding.UTF16)
 
 
 def describe(outcome: Outcome | str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from completion.types import CompletionRequest, Hidden, HiddenReason, Outcome, R
 from lsp_server import client_setup, parent
 from lsp_server.decisions import FILE_NAME, Decision, Decisions
 from lsp_server.inline import Place, describe
+from lsp_server.measure import Measure, start_measure
 from lsp_server.notebooks import SYNC
 from lsp_server.paths import uri_path
 from lsp_server.power import Power
@@ -56,6 +57,8 @@ class SnowCoderServer(LanguageServer):
         self.decisions = Decisions(None if state is None else state / FILE_NAME)
         self.status = StatusReporter(self._send_status)
         self.power = Power()
+        self.measure = Measure()
+        """Keeps telemetry from `begin_measure` on."""
         self._progress = client_setup.LoadingProgress(self)
         self.paused = False
         self.visible = True
@@ -65,6 +68,7 @@ class SnowCoderServer(LanguageServer):
         self._layers: list[object] = [None, None]
         self._told_problems: list[str] = []
         self._told_failure = ""
+        self._measuring = False
 
     # Life --------------------------------------------------------------------------------
 
@@ -84,6 +88,21 @@ class SnowCoderServer(LanguageServer):
         """Stop the engine and write what is left."""
         self.session.close()
         self.decisions.close()
+        self.measure.close()
+
+    def begin_measure(self) -> None:
+        """Keep telemetry as the settings say; not before the client could say "off"."""
+        self._measuring = True
+        self.measure.close()
+        self.measure = start_measure(self.settings, self._read, self._warn)
+        self.protocol.documents.listener = self.measure
+
+    def _read(self, uri: str) -> str | None:
+        document = self.protocol.documents.get(uri)
+        return None if document is None else document.text
+
+    def _warn(self, message: str) -> None:
+        self.show(types.MessageType.Warning, message)
 
     async def pull_settings(self) -> None:
         """Ask the client for the section, if it answers such questions."""
@@ -99,6 +118,8 @@ class SnowCoderServer(LanguageServer):
         now = self.settings
         if (before.model, before.threads) != (now.model, now.threads):
             self._start()
+        if self._measuring and _recorded(before) != _recorded(now):
+            self.begin_measure()
 
     def _apply(self, settings: Settings, problems: list[str]) -> None:
         self.settings = settings
@@ -212,6 +233,11 @@ class SnowCoderServer(LanguageServer):
                 **describe(outcome),
             )
         )
+
+
+def _recorded(settings: Settings) -> tuple[object, ...]:
+    """What telemetry takes from the settings."""
+    return settings.telemetry, settings.telemetry_retention_days, settings.model
 
 
 def _version() -> str:

@@ -7,7 +7,7 @@ import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-PACKAGES = ("lsp_server", "completion", "models")
+PACKAGES = ("lsp_server", "completion", "models", "telemetry")
 FILE_NAME = "server.log"
 _MAX_BYTES = 1_000_000
 _BACKUPS = 3

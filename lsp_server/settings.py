@@ -8,7 +8,7 @@ gets a sentence for the user and the default. The schema for editors is made fro
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
@@ -81,6 +81,14 @@ class Settings(BaseModel):
         description="Offer the suggestion in the completion menu, for editors without inline "
         "completion. Read once, when the server starts.",
     )
+    telemetry: Literal["on", "off"] = Field(
+        default="on",
+        description="Keep a local record of suggestions and what became of them; off writes "
+        "nothing at all. Nothing is ever sent.",
+    )
+    telemetry_retention_days: Annotated[int, Field(ge=1)] | None = Field(
+        default=730, description="Days after which the local record forgets; null never does."
+    )
 
     @field_validator("exclude")
     @classmethod
@@ -121,6 +129,9 @@ def read_settings(*layers: object) -> tuple[Settings, list[str]]:
             str(e["loc"][0]): e["msg"].removeprefix("Value error, ") for e in error.errors()
         }
     valid = {name: value for name, value in given.items() if name not in rejected}
+    if "telemetry" in rejected:
+        # Who tried to say something about it did not mean "on".
+        valid["telemetry"] = "off"
     problems += [f"{name}: {message}" for name, message in rejected.items()]
     return Settings.model_validate(valid), problems
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 import argparse
 import inspect
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models.local import LocalBackend
 from models.tokenizer import Tokenizer
+from telemetry.paths import DATA_VARIABLE
 
 TINY_CONTEXT = 1024
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory) -> Iterator[Path]:
+    """Nothing is kept in the data folder of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DATA_VARIABLE, str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_an_independent_client(tmp_path: Path) -> None:
         text=True,
         timeout=LIMIT_S,
         check=False,
-        env=os.environ | {"SNOWCODER_STATE_DIR": str(tmp_path)},
+        env=os.environ | {"SNOWCODER_STATE_DIR": str(tmp_path), "SNOWCODER_DATA": str(tmp_path)},
     )
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout)
