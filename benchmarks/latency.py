@@ -137,12 +137,13 @@ def match_records(
 def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
     """Compute the keys that follow from the requests and the server's records of them.
 
-    `jump_p50_ms` counts, like `p50_ms`, only requests that ran the model: a jump to a place
-    where nothing is asked of the model would only flatter it.
+    `jump_p50_ms` and the `typed_` keys count, like `p50_ms`, only requests that ran the model: a
+    jump to a place where nothing is asked of the model would only flatter it.
     """
     everything: list[float] = []
     ran: list[float] = []
     jumps: list[float] = []
+    typed: list[float] = []
     overheads: list[float] = []
     reused = 0
     for one, record in zip(asked, records, strict=True):
@@ -157,8 +158,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
         ran.append(elapsed)
         overheads.append(elapsed - record["total_ms"])
         reused += record["reused_tokens"] >= REUSED * prompt
-        if one.cause in (Cause.OPEN, Cause.JUMP):
-            jumps.append(elapsed)
+        (jumps if one.cause in (Cause.OPEN, Cause.JUMP) else typed).append(elapsed)
     tokens = [r["generated_tokens"] for r in records if r is not None and r["prompt_tokens"]]
     answered = max(len(everything), 1)
     return {
@@ -166,6 +166,8 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
         "p95_ms": _rounded(percentile(ran, 0.95)),
         "p50_all_ms": _rounded(percentile(everything, 0.5)),
         "jump_p50_ms": _rounded(percentile(jumps, 0.5)),
+        "typed_p50_ms": _rounded(percentile(typed, 0.5)),
+        "typed_p95_ms": _rounded(percentile(typed, 0.95)),
         "overhead_p95_ms": _rounded(percentile(overheads, 0.95)),
         "requests": len(asked),
         "superseded": sum(one.superseded for one in asked),

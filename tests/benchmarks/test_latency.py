@@ -117,6 +117,7 @@ def test_summary_counts_each_kind_apart():
     assert result["p50_all_ms"] == 40
     # The last jump asked nothing of the model.
     assert result["jump_p50_ms"] == 80
+    assert result["typed_p50_ms"] == result["typed_p95_ms"] == 40
     # Of 90, 40 and 70 ms the engine took 38 each: 52, 2 and 32 are left.
     assert result["overhead_p95_ms"] == 50.0
     assert result["shown_share"] == 0.6
