@@ -15,7 +15,6 @@ A/B with a true relative effect. The unit is the user, as in the report.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.harness import report
 from telemetry.analysis.inference import (
     Vector,
     always_valid_interval,
@@ -126,11 +126,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     arguments = parser.parse_args(given)
     result = simulate(Design(), arguments.experiments, arguments.seed)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        for key, value in result.items():
-            print(f"{key:20} {value}")
+    report(result, arguments.json)
     return 0
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import report
 from benchmarks.lsp_client import LspClient, ServerError
 from benchmarks.replay import Asked, Cause, Editor, replay
 from benchmarks.stats import percentile
@@ -262,11 +263,7 @@ def main(given: Sequence[str] | None = None) -> int:
     except ServerError as error:
         print(f"benchmarks.latency: {error}", file=sys.stderr)
         return 1
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        for key, value in result.items():
-            print(f"{key:20} {value}")
+    report(result, arguments.json)
     return 0
 
 
