@@ -3,6 +3,7 @@ long before that is done."""
 
 from __future__ import annotations
 
+from lsp_server.paths import cache_dir
 from lsp_server.session import Loaded
 
 
@@ -18,8 +19,12 @@ def load_engine(model: str | None, threads: int) -> Loaded:
     """
     from completion.engine import CompletionEngine
     from models.local import LocalBackend
+    from models.prepack import build_beside
     from models.registry import find
 
-    backend = LocalBackend.load(find(model), threads=threads)
+    weights, packed_cache = find(model), cache_dir() / "weights"
+    backend = LocalBackend.load(weights, threads=threads, packed_cache=packed_cache)
     backend.warm_up()
+    if not backend.packed:
+        build_beside(weights, packed_cache)
     return Loaded(CompletionEngine(backend), lambda: backend.kv_bytes)

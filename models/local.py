@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 import onnxruntime as ort
 
 from models.backend import GenerateRequest, GenerateResult, StopReason
-from models.errors import ModelError, PromptError, TokenizerError
+from models.contention import Contention
+from models.errors import ModelError, PromptError, TokenizerError, WeightsError
 from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
-from models.registry import Manifest, load_manifest, verify
+from models.prepack import PackedWeights
+from models.registry import Manifest, load_manifest, verify, verify_file
 from models.session import KVCache, ModelSession, RunTerminatedError
 from models.speculate import Drafter, Speculation
 from models.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 _PREFILL_CHUNK = 128
 """Tokens per prefill run: bounds the memory of attention scores (12 MB for 88 M at 2048).
@@ -114,6 +120,66 @@ class _Caches:
             return sum(cache.nbytes for cache in self._by_key.values())
 
 
+_Parts = tuple[ModelSession, Tokenizer]
+
+
+def _verified(check: Callable[[], object], load: Callable[[], _Parts]) -> _Parts:
+    """Check and load side by side: hashing and loading take about 100 ms each."""
+    with ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(check)
+        try:
+            parts = load()
+        except ModelError:
+            verified.result()  # an altered file is the better explanation
+            raise
+        verified.result()
+    return parts
+
+
+class _Lane:
+    """A session with one number of threads, and what its runs were seen to cost.
+
+    Attributes:
+        prefill_token_seconds: moving average, None before the first long run.
+    """
+
+    def __init__(self, session: ModelSession) -> None:
+        self.session = session
+        self.speculation = Speculation()
+        self.prefill_token_seconds: float | None = None
+
+    def run(self, cache: KVCache, ids: Sequence[int], n_logits: int) -> Logits:
+        """A decode step or a short prefill."""
+        started = time.perf_counter()
+        logits = self.session.forward(cache, ids, n_logits)
+        self.speculation.observe_run(len(ids), time.perf_counter() - started)
+        return logits
+
+    def prefill(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int,
+        options: ort.RunOptions | None,
+    ) -> Logits:
+        """A chunk of a long prompt."""
+        started = time.perf_counter()
+        logits = self.session.forward(cache, ids, n_logits, run_options=options)
+        if len(ids) >= _SPEED_TOKENS:
+            sample = (time.perf_counter() - started) / len(ids)
+            before = self.prefill_token_seconds
+            rate = _SPEED_RATE if before is not None else 1.0
+            self.prefill_token_seconds = (1 - rate) * (before or 0.0) + rate * sample
+        return logits
+
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """Prompt tokens that can be read in time to decode a line as well."""
+        token, run = self.prefill_token_seconds, self.speculation.step_seconds
+        if token is None or run is None:
+            return None
+        return max(0, int((seconds - _LINE_RUNS * run) / token))
+
+
 class LocalBackend:
     """Implements `models.backend.Backend` on an rq8 weights directory."""
 
@@ -123,45 +189,71 @@ class LocalBackend:
         session: ModelSession,
         tokenizer: Tokenizer,
         kv_limit: int = KV_LIMIT,
+        open_packed: Callable[[int], ModelSession] | None = None,
     ) -> None:
-        """Use `load`; this takes parts that are already verified."""
+        """Use `load`; this takes parts that are already verified.
+
+        `open_packed` opens the same prepacked model with another number of threads, for times
+        when other processes need the cores; None where that would take the weights' memory again.
+        """
         self._manifest = manifest
-        self._session = session
+        self._full = self._lane = _Lane(session)
+        self._single: _Lane | None = None
+        self._open_packed = open_packed
+        self._contention = Contention()
         self._tokenizer = tokenizer
         self._caches = _Caches(session, kv_limit)
         self._watchdog = _Watchdog()
-        self._speculation = Speculation()
-        self._prefill_token_seconds: float | None = None
 
     @classmethod
-    def load(cls, weights_dir: Path, threads: int = 2, kv_limit: int = KV_LIMIT) -> LocalBackend:
+    def load(
+        cls,
+        weights_dir: Path,
+        threads: int = 2,
+        kv_limit: int = KV_LIMIT,
+        packed_cache: Path | None = None,
+    ) -> LocalBackend:
         """Load and verify a model.
 
         Args:
             weights_dir: directory with `manifest.json` (see `models.registry.find`).
-            threads: cores that take part in every step.
+            threads: cores that take part in every step, unless other processes need them.
             kv_limit: bytes of all KV caches together (88 M: 25 kB a token).
+            packed_cache: folder of prepacked weights (see `models.prepack`); used where there
+                are any for this model and machine.
 
         Raises:
             WeightsError: a file is missing, altered or cannot be run.
             TokenizerError: the tokenizer cannot be read or does not fit the weights.
         """
         manifest = load_manifest(weights_dir)
-        with ThreadPoolExecutor(1) as pool:  # hashing and loading each take about 100 ms
-            verified = pool.submit(verify, weights_dir)
+        packed = None if packed_cache is None else PackedWeights(manifest, packed_cache)
+        open_packed: Callable[[int], ModelSession] | None = None
+        parts: _Parts | None = None
+
+        def load_from(folder: Path | None) -> _Parts:
+            session = ModelSession(weights_dir, manifest, threads, folder)
+            return session, Tokenizer.from_file(weights_dir / manifest.tokenizer)
+
+        if packed is not None and packed.exists:
+            folder = packed.folder
             try:
-                session = ModelSession(weights_dir, manifest, threads)
-                tokenizer = Tokenizer.from_file(weights_dir / manifest.tokenizer)
-            except ModelError:
-                verified.result()  # an altered file is the better explanation
-                raise
-            verified.result()
+                parts = _verified(packed.verify, lambda: load_from(folder))
+            except WeightsError as error:
+                logger.warning("%s; the original is used", error)
+                packed.drop()
+            else:
+                verify_file(weights_dir, manifest, manifest.tokenizer)
+                open_packed = partial(ModelSession, weights_dir, manifest, packed=folder)
+        if parts is None:
+            parts = _verified(lambda: verify(weights_dir), lambda: load_from(None))
+        session, tokenizer = parts
         if (
             tokenizer.special.by_text() != manifest.special_ids
             or tokenizer.vocab_size > session.vocab_size
         ):
             raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")
-        return cls(manifest, session, tokenizer, kv_limit)
+        return cls(manifest, session, tokenizer, kv_limit, open_packed)
 
     @property
     def model_id(self) -> str:
@@ -171,7 +263,7 @@ class LocalBackend:
     @property
     def context_length(self) -> int:
         """Prompt plus generated tokens may not exceed this."""
-        return self._session.context_length
+        return self._full.session.context_length
 
     @property
     def languages(self) -> frozenset[str]:
@@ -186,7 +278,17 @@ class LocalBackend:
     @property
     def session(self) -> ModelSession:
         """The loaded graph, for measurements below the level of requests."""
-        return self._session
+        return self._full.session
+
+    @property
+    def packed(self) -> bool:
+        """Whether the weights are mapped from the prepacked file that processes share."""
+        return self._open_packed is not None
+
+    @property
+    def threads(self) -> int:
+        """Of the latest request."""
+        return self._lane.session.threads
 
     @property
     def kv_bytes(self) -> int:
@@ -195,20 +297,32 @@ class LocalBackend:
 
     def warm_up(self) -> None:
         """A few runs: first-time allocations are done, and the machine's speed is known."""
-        cache = self._session.new_cache()
+        lane = self._lane
+        cache = lane.session.new_cache()
         ids = [self._tokenizer.special.eot] * _SPEED_TOKENS
-        self._session.forward(cache, ids)
-        self._session.forward(cache, ids[:1])
-        self._timed_prefill(cache, ids, 1, None)
+        lane.session.forward(cache, ids)
+        lane.session.forward(cache, ids[:1])
+        lane.prefill(cache, ids, 1, None)
         for _ in range(3):
-            self._timed_run(cache, ids[:1], 1)
+            lane.run(cache, ids[:1], 1)
 
     def affordable_tokens(self, seconds: float) -> int | None:
         """See `Backend`; from the speed of the latest runs."""
-        token, run = self._prefill_token_seconds, self._speculation.step_seconds
-        if token is None or run is None:
-            return None
-        return max(0, int((seconds - _LINE_RUNS * run) / token))
+        return self._lane.affordable_tokens(seconds)
+
+    def _choose_lane(self) -> _Lane:
+        """Fewer threads where other processes need the cores: waiting for them costs more."""
+        most = self._full.session.threads
+        if self._open_packed is None or self._contention.threads(most) == most:
+            return self._full
+        if self._single is None:
+            try:
+                self._single = _Lane(self._open_packed(1))
+            except WeightsError as error:
+                logger.warning("cannot run with one thread: %s", error)
+                self._open_packed = None
+                return self._full
+        return self._single
 
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document; its memory is returned."""
@@ -234,6 +348,7 @@ class LocalBackend:
                 f"the prompt has {len(prompt)} tokens, the model takes {self.context_length}"
             )
         started = time.perf_counter()
+        lane = self._lane = self._choose_lane()
         most = min(len(prompt) + request.max_tokens + 1, self.context_length)
         cache = self._caches.get(request.cache_key, most)
         # The last prompt token always runs again: its logits choose the first new one.
@@ -241,7 +356,7 @@ class LocalBackend:
         cache.truncate(reused)
         drafter = None
         if request.drafts and request.max_tokens:
-            drafter = Drafter(self._speculation, self._tokenizer, prompt, request.max_tokens)
+            drafter = Drafter(lane.speculation, self._tokenizer, prompt, request.max_tokens)
         first = self._prefill(cache, request, drafter)
         prefilled = time.perf_counter()
         if isinstance(first, StopReason):
@@ -250,7 +365,7 @@ class LocalBackend:
 
             def step(ids: Sequence[int], back: int) -> Logits:
                 cache.truncate(len(cache.tokens) - back)
-                return self._timed_run(cache, ids, len(ids))
+                return lane.run(cache, ids, len(ids))
 
             room = self.context_length - len(prompt)
             decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
@@ -269,28 +384,6 @@ class LocalBackend:
             accepted_tokens=0 if drafter is None else drafter.accepted,
         )
 
-    def _timed_run(self, cache: KVCache, ids: Sequence[int], n_logits: int) -> Logits:
-        started = time.perf_counter()
-        logits = self._session.forward(cache, ids, n_logits)
-        self._speculation.observe_run(len(ids), time.perf_counter() - started)
-        return logits
-
-    def _timed_prefill(
-        self,
-        cache: KVCache,
-        ids: Sequence[int],
-        n_logits: int,
-        options: ort.RunOptions | None,
-    ) -> Logits:
-        started = time.perf_counter()
-        logits = self._session.forward(cache, ids, n_logits, run_options=options)
-        if len(ids) >= _SPEED_TOKENS:
-            sample = (time.perf_counter() - started) / len(ids)
-            before = self._prefill_token_seconds
-            rate = _SPEED_RATE if before is not None else 1.0
-            self._prefill_token_seconds = (1 - rate) * (before or 0.0) + rate * sample
-        return logits
-
     def _prefill(
         self, cache: KVCache, request: GenerateRequest, drafter: Drafter | None
     ) -> Logits | StopReason:
@@ -305,7 +398,7 @@ class LocalBackend:
                 return stop
             chunk = prompt[len(cache.tokens) :]
             draft = self._first_draft(request, drafter, len(chunk))
-            return self._timed_run(cache, chunk + draft, 1 + len(draft))
+            return self._lane.run(cache, chunk + draft, 1 + len(draft))
         with self._watchdog.watch(request) as options:
             while True:
                 if stop := interrupted(request):
@@ -315,7 +408,7 @@ class LocalBackend:
                 last = start + len(chunk) == len(prompt)
                 draft = self._first_draft(request, drafter, len(chunk)) if last else []
                 try:
-                    logits = self._timed_prefill(cache, chunk + draft, 1 + len(draft), options)
+                    logits = self._lane.prefill(cache, chunk + draft, 1 + len(draft), options)
                 except RunTerminatedError:
                     continue  # the reason is found above
                 if last:
