@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def _wait_for_packed(cache: Path) -> None:
         time.sleep(0.1)
 
 
+def _another(command: Sequence[str], others: ExitStack, result: dict[str, Any]) -> LspClient:
+    client = others.enter_context(LspClient(command))
+    initialize(client)
+    result["first_suggestion_ms"] = round(first_suggestion(client), 1)
+    return client
+
+
 def measure(command: Sequence[str], cache: Path) -> dict[str, Any]:
     """Start three servers and look at them.
 
@@ -60,10 +68,8 @@ def measure(command: Sequence[str], cache: Path) -> dict[str, Any]:
         initialize(first)
         result["unpacked_first_suggestion_ms"] = round(first_suggestion(first), 1)
         _wait_for_packed(cache)
-        with LspClient(command) as second, LspClient(command) as third:
-            for client in (second, third):
-                initialize(client)
-                result["first_suggestion_ms"] = round(first_suggestion(client), 1)
+        with ExitStack() as others:
+            second, third = (_another(command, others, result) for _ in range(2))
             time.sleep(_SETTLED_S)
             kv = third.call("snowcoder/stats", {})["kv_mb"]
             for name, client in (("first", first), ("second", second), ("third", third)):
