@@ -38,7 +38,7 @@ class Contention:
 
     def __init__(self, cores: int | None = None) -> None:
         """`cores` of the machine; None for what this process may use."""
-        self._cores = cores or _usable_cores()
+        self._cores = cores or usable_cores()
         self._last = Usage.now()
         self._others = 0.0
 
@@ -58,6 +58,7 @@ class Contention:
         self._last = usage
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
     return len(affinity()) if affinity else psutil.cpu_count() or 1

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 import onnxruntime as ort
 
 from models.backend import GenerateRequest, GenerateResult, StopReason
-from models.contention import Contention
+from models.contention import Contention, usable_cores
 from models.errors import ModelError, PromptError, TokenizerError, WeightsError
 from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
 from models.prepack import PackedWeights
@@ -32,9 +32,8 @@ _PREFILL_CHUNK = 128
 """Tokens per prefill run: bounds the memory of attention scores (12 MB for 88 M at 2048).
 
 64 is 8 % slower; 256 is no faster and takes 17 MB more."""
-_WATCHED_TOKENS = 32
-"""Shorter prefills end sooner than the watchdog would notice a cancellation."""
-_WATCH_INTERVAL = 0.003
+_TIMED_TOKENS = 32
+"""A shorter prefill that begins before the deadline also ends near it."""
 _SPEED_RATE = 0.2
 _SPEED_TOKENS = 64
 """Only prefill runs of at least this many tokens tell what a token costs."""
@@ -44,19 +43,19 @@ KV_LIMIT = 80_000_000
 """Bytes: two windows as they are read at rest, or four after cursor jumps. The server then stays
 below 350 MB."""
 
-_Job = tuple[GenerateRequest, ort.RunOptions, threading.Event]
+_Job = tuple[float, ort.RunOptions, threading.Event]
 
 
-class _Watchdog:
-    """Terminates a running prefill when its request is cancelled or late.
+class _DeadlineTimer:
+    """Terminates a running prefill when it is late.
 
-    One thread for all requests, asleep whenever no prefill is watched.
+    One thread for all requests, asleep unless a prefill is timed.
     """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         thread = threading.Thread(
-            target=self._work, args=(self._jobs,), name="prefill-watchdog", daemon=True
+            target=self._work, args=(self._jobs,), name="prefill-deadline", daemon=True
         )
         thread.start()
         weakref.finalize(self, self._jobs.put, None)
@@ -64,19 +63,20 @@ class _Watchdog:
     @staticmethod
     def _work(jobs: SimpleQueue[_Job | None]) -> None:
         while job := jobs.get():
-            request, options, done = job
-            while not done.wait(_WATCH_INTERVAL):
-                if interrupted(request):
-                    options.terminate = True
-                    break
+            deadline, options, done = job
+            if not done.wait(max(0.0, deadline - time.perf_counter())):
+                options.terminate = True
 
     @contextmanager
-    def watch(self, request: GenerateRequest) -> Iterator[ort.RunOptions]:
-        """Options for runs that must end when `request` does; not to be used afterwards."""
-        options, done = ort.RunOptions(), threading.Event()
-        self._jobs.put((request, options, done))
+    def watch(self, deadline: float | None, options: ort.RunOptions) -> Iterator[None]:
+        """Terminate runs with `options`, not to be used afterwards, at `deadline`."""
+        if deadline is None:
+            yield
+            return
+        done = threading.Event()
+        self._jobs.put((deadline, options, done))
         try:
-            yield options
+            yield
         finally:
             done.set()
 
@@ -148,10 +148,16 @@ class _Lane:
         self.speculation = Speculation()
         self.prefill_token_seconds: float | None = None
 
-    def run(self, cache: KVCache, ids: Sequence[int], n_logits: int) -> Logits:
+    def run(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int,
+        options: ort.RunOptions | None = None,
+    ) -> Logits:
         """A decode step or a short prefill."""
         started = time.perf_counter()
-        logits = self.session.forward(cache, ids, n_logits)
+        logits = self.session.forward(cache, ids, n_logits, run_options=options)
         self.speculation.observe_run(len(ids), time.perf_counter() - started)
         return logits
 
@@ -160,7 +166,7 @@ class _Lane:
         cache: KVCache,
         ids: Sequence[int],
         n_logits: int,
-        options: ort.RunOptions | None,
+        options: ort.RunOptions | None = None,
     ) -> Logits:
         """A chunk of a long prompt."""
         started = time.perf_counter()
@@ -203,7 +209,7 @@ class LocalBackend:
         self._contention = Contention()
         self._tokenizer = tokenizer
         self._caches = _Caches(session, kv_limit)
-        self._watchdog = _Watchdog()
+        self._timer = _DeadlineTimer()
 
     @classmethod
     def load(
@@ -227,6 +233,7 @@ class LocalBackend:
             TokenizerError: the tokenizer cannot be read or does not fit the weights.
         """
         manifest = load_manifest(weights_dir)
+        threads = min(threads, usable_cores())  # more would wait for each other
         packed = None if packed_cache is None else PackedWeights(manifest, packed_cache)
         open_packed: Callable[[int], ModelSession] | None = None
         parts: _Parts | None = None
@@ -302,7 +309,7 @@ class LocalBackend:
         ids = [self._tokenizer.special.eot] * _SPEED_TOKENS
         lane.session.forward(cache, ids)
         lane.session.forward(cache, ids[:1])
-        lane.prefill(cache, ids, 1, None)
+        lane.prefill(cache, ids, 1)
         for _ in range(3):
             lane.run(cache, ids[:1], 1)
 
@@ -357,20 +364,28 @@ class LocalBackend:
         drafter = None
         if request.drafts and request.max_tokens:
             drafter = Drafter(lane.speculation, self._tokenizer, prompt, request.max_tokens)
-        first = self._prefill(cache, request, drafter)
-        prefilled = time.perf_counter()
-        if isinstance(first, StopReason):
-            decoded = Decoded("", (), (), first)
-        else:
+        options = ort.RunOptions()
 
-            def step(ids: Sequence[int], back: int) -> Logits:
-                cache.truncate(len(cache.tokens) - back)
-                return lane.run(cache, ids, len(ids))
+        def terminate() -> None:
+            options.terminate = True
 
-            room = self.context_length - len(prompt)
-            decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
-            if drafter is not None:
-                drafter.finish()
+        def step(ids: Sequence[int], back: int) -> Logits | None:
+            cache.truncate(len(cache.tokens) - back)
+            try:
+                return lane.run(cache, ids, len(ids), options)
+            except RunTerminatedError:
+                return None
+
+        with request.cancel.acting(terminate):
+            first = self._prefill(cache, request, drafter, options)
+            prefilled = time.perf_counter()
+            if isinstance(first, StopReason):
+                decoded = Decoded("", (), (), first)
+            else:
+                room = self.context_length - len(prompt)
+                decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
+                if drafter is not None and decoded.stop is not StopReason.CANCELLED:
+                    drafter.finish()
         return GenerateResult(
             text=decoded.text,
             token_ids=decoded.token_ids,
@@ -385,7 +400,11 @@ class LocalBackend:
         )
 
     def _prefill(
-        self, cache: KVCache, request: GenerateRequest, drafter: Drafter | None
+        self,
+        cache: KVCache,
+        request: GenerateRequest,
+        drafter: Drafter | None,
+        options: ort.RunOptions,
     ) -> Logits | StopReason:
         """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted.
 
@@ -393,13 +412,9 @@ class LocalBackend:
             Logits behind the prompt and behind each token of the first draft.
         """
         prompt = request.prompt_ids
-        if len(prompt) - len(cache.tokens) <= _WATCHED_TOKENS:
-            if stop := interrupted(request):
-                return stop
-            chunk = prompt[len(cache.tokens) :]
-            draft = self._first_draft(request, drafter, len(chunk))
-            return self._lane.run(cache, chunk + draft, 1 + len(draft))
-        with self._watchdog.watch(request) as options:
+        long = len(prompt) - len(cache.tokens) > _TIMED_TOKENS
+        run = self._lane.prefill if long else self._lane.run
+        with self._timer.watch(request.deadline if long else None, options):
             while True:
                 if stop := interrupted(request):
                     return stop
@@ -408,7 +423,7 @@ class LocalBackend:
                 last = start + len(chunk) == len(prompt)
                 draft = self._first_draft(request, drafter, len(chunk)) if last else []
                 try:
-                    logits = self._lane.prefill(cache, chunk + draft, 1 + len(draft), options)
+                    logits = run(cache, chunk + draft, 1 + len(draft), options)
                 except RunTerminatedError:
                     continue  # the reason is found above
                 if last:
