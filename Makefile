@@ -41,11 +41,11 @@ e2e: $(VENV)/.setup
 	cd tests/e2e/node && npm ci --no-audit --no-fund
 	$(BIN)/python -m pytest tests/e2e --override-ini addopts=-q
 
+# About an hour on a machine with nothing else to do; llama.cpp is compiled first.
 bench: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.prepare
-	$(BIN)/python -m benchmarks.latency --threads 2 --json
-	$(BIN)/python -m benchmarks.quality --suite he-single --json
-	$(BIN)/python -m benchmarks.quality --suite lines:validation --limit 1000 --json
+	$(BIN)/python -m benchmarks.results
 
 # The long forms of what the tests do in short: about an hour.
 soak: $(VENV)/.setup

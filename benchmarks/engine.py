@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +29,7 @@ from benchmarks.model_calls import Call, record
 from benchmarks.replay import Cause
 from benchmarks.stats import percentile
 from benchmarks.trace import TraceError, load_trace, sessions
+from models.backend import GenerateRequest
 from models.local import LocalBackend
 from models.registry import find, load_manifest
 from models.session import KVCache, Logits, ModelSession
@@ -152,6 +155,24 @@ def bandwidth_share(
     return needed / read_bandwidth(threads) / (step_ms / 1e3)
 
 
+def cancel_times(backend: LocalBackend, ids: Sequence[int], trials: int = 40) -> list[float]:
+    """Milliseconds from cancelling a request to the engine being free, at any moment of it."""
+    generator = random.Random(0)
+    times = []
+    with ThreadPoolExecutor(1) as pool:
+        for trial in range(trials):
+            request = GenerateRequest(list(ids[:_LONGEST]), max_tokens=64, max_lines=0)
+            backend.forget(request.cache_key)
+            running = pool.submit(backend.generate, request)
+            # Half of them in the prefill, half where decoding will be.
+            time.sleep(generator.uniform(0.005, 0.1) if trial % 2 else generator.uniform(0.4, 0.8))
+            cancelled = time.perf_counter()
+            request.cancel.set()
+            running.result()
+            times.append((time.perf_counter() - cancelled) * 1e3)
+    return times
+
+
 def _ours(backend: LocalBackend, drafts: bool) -> Generate:
     # A key of its own: the runs with and without drafts must not share a KV cache.
     prefix = "drafts" if drafts else "plain"
@@ -203,6 +224,7 @@ def measure(
         result["steps_ms"] = times = time_steps(steps, ids)
         weight_bytes = sum(entry.bytes for entry in manifest.files.values())
         step_ms = times["decode_512"]["ours"]
+        result["cancel_p95_ms"] = percentile(cancel_times(backend, ids), 0.95)
         result["bandwidth_share"] = bandwidth_share(backend, weight_bytes, step_ms, 512, threads)
         try:
             recorded = record(backend, list(sessions(load_trace()))[:files])
@@ -240,6 +262,8 @@ def worst(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key in rows[0]:
         values = [row[key] for row in rows if row[key] is not None]
         report[key] = round(min(values), 3) if values else None
+    cancel = [result["cancel_p95_ms"] for result in results if result["cancel_p95_ms"] is not None]
+    report["cancel_p95_ms"] = round(max(cancel), 1) if cancel else None
     return report | {"runs": list(results)}
 
 

@@ -8,19 +8,20 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-_FOLDERS = ("SNOWCODER_STATE_DIR", "SNOWCODER_DATA")
+_FOLDERS = ("SNOWCODER_STATE_DIR", "SNOWCODER_DATA", "SNOWCODER_CACHE_DIR")
 
 
 @contextmanager
-def own_state() -> Iterator[None]:
+def own_state() -> Iterator[Path]:
     """Let servers started inside keep log, decisions and telemetry in a folder removed later."""
     before = {name: os.environ.get(name) for name in _FOLDERS}
     with tempfile.TemporaryDirectory(prefix="snowcoder-bench-") as folder:
         os.environ.update(dict.fromkeys(_FOLDERS, folder))
         try:
-            yield
+            yield Path(folder)
         finally:
             for name, value in before.items():
                 if value is None:

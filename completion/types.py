@@ -6,9 +6,10 @@ indices); the server converts from the editor's position encoding.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from models.cancellation import Cancellation
 
 
 class Trigger(StrEnum):
@@ -151,7 +152,7 @@ class CompletionRequest:
     language: str = "python"
     trigger: Trigger = Trigger.AUTOMATIC
     policies: Policies = field(default_factory=Policies)
-    cancel: threading.Event = field(default_factory=threading.Event)
+    cancel: Cancellation = field(default_factory=Cancellation)
     received: float | None = None
 
 

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from platformdirs import user_cache_path
+
 STATE_VARIABLE = "SNOWCODER_STATE_DIR"
+CACHE_VARIABLE = "SNOWCODER_CACHE_DIR"
 
 
 def state_dir() -> Path:
@@ -24,6 +27,16 @@ def state_dir() -> Path:
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "snowcoder"
     return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "snowcoder"
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again, one per user; not created here.
+
+    `$SNOWCODER_CACHE_DIR`, else the platform's place.
+    """
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given)
+    return user_cache_path("snowcoder", appauthor=False)
 
 
 def uri_path(uri: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 from completion.types import CompletionRequest, Hidden, HiddenReason, Outcome, Record, Source
 from lsp_server.worker import Worker, WorkerDiedError
+from models.cancellation import Cancellation
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Session:
         self._attempted = -math.inf
         self._current: _Pending | None = None
         self._rest: asyncio.TimerHandle | None = None
-        self._preparing = threading.Event()
+        self._preparing = Cancellation()
         self._requests = 0
         self._model_calls = 0
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -173,7 +173,7 @@ class Session:
         if self._current is not None:
             return
         self.end_rest()
-        self._preparing = threading.Event()
+        self._preparing = Cancellation()
         ahead = replace(request, cancel=self._preparing)
         self._submit(lambda engine: engine.prepare(ahead))
 
@@ -299,7 +299,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    cancel: threading.Event
+    cancel: Cancellation
     superseded: asyncio.Future[None]
 
     def supersede(self) -> None:

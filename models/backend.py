@@ -7,12 +7,12 @@ it, and so does any remote engine. Nothing here knows about editors or prompts.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from models.cancellation import Cancellation
 from models.tokenizer import Tokenizer
 
 
@@ -61,7 +61,7 @@ class GenerateRequest:
     max_tokens: int = 48
     max_lines: int = 1
     deadline: float | None = None
-    cancel: threading.Event = field(default_factory=threading.Event)
+    cancel: Cancellation = field(default_factory=Cancellation)
     cache_key: str = ""
     avoid: int | None = None
     ended: Callable[[str], bool] | None = None

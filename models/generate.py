@@ -100,7 +100,7 @@ def decode_greedily(
     request: GenerateRequest,
     tokenizer: Tokenizer,
     logits: Logits,
-    step: Callable[[Sequence[int], int], Logits],
+    step: Callable[[Sequence[int], int], Logits | None],
     room: int,
     drafter: Drafter | None = None,
 ) -> Decoded:
@@ -111,7 +111,8 @@ def decode_greedily(
         tokenizer: gives the bytes of tokens and those that healing allows.
         logits: `[1 + drafted, vocab]` behind the prompt and each token of a first draft.
         step: takes back as many tokens as its second argument says, appends those of its
-            first and returns the logits `[appended, vocab]` behind each of them.
+            first and returns the logits `[appended, vocab]` behind each of them; None where the
+            request was cancelled meanwhile.
         room: how many tokens may be appended until the context is full.
         drafter: guesses the next tokens; the text is the same without.
     """
@@ -151,11 +152,15 @@ def decode_greedily(
         if len(ids) > room:
             return end(StopReason.CONTEXT_FULL)
         if drafter is None:
-            logits = step([token], 0)
+            appended = step([token], 0)
         elif drafter.accepts(token):
             row += 1
+            continue
         else:
             rejected = drafter.rejected
             limit = min(request.max_tokens - 1, room) - len(ids)
             draft = drafter.propose(limit, unhealed=text.unhealed, lines=text.lines_left)
-            logits, row = step([token, *draft], rejected), 0
+            appended, row = step([token, *draft], rejected), 0
+        if appended is None:
+            return end(StopReason.CANCELLED)
+        logits = appended

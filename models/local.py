@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 import onnxruntime as ort
 
 from models.backend import GenerateRequest, GenerateResult, StopReason
-from models.errors import ModelError, PromptError, TokenizerError
+from models.contention import Contention, usable_cores
+from models.errors import ModelError, PromptError, TokenizerError, WeightsError
 from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
-from models.registry import Manifest, load_manifest, verify
+from models.prepack import PackedWeights
+from models.registry import Manifest, load_manifest, verify, verify_file
 from models.session import KVCache, ModelSession, RunTerminatedError
 from models.speculate import Drafter, Speculation
 from models.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 _PREFILL_CHUNK = 128
 """Tokens per prefill run: bounds the memory of attention scores (12 MB for 88 M at 2048).
 
 64 is 8 % slower; 256 is no faster and takes 17 MB more."""
-_WATCHED_TOKENS = 32
-"""Shorter prefills end sooner than the watchdog would notice a cancellation."""
-_WATCH_INTERVAL = 0.003
+_TIMED_TOKENS = 32
+"""A shorter prefill that begins before the deadline also ends near it."""
 _SPEED_RATE = 0.2
 _SPEED_TOKENS = 64
 """Only prefill runs of at least this many tokens tell what a token costs."""
@@ -38,19 +43,19 @@ KV_LIMIT = 80_000_000
 """Bytes: two windows as they are read at rest, or four after cursor jumps. The server then stays
 below 350 MB."""
 
-_Job = tuple[GenerateRequest, ort.RunOptions, threading.Event]
+_Job = tuple[float, ort.RunOptions, threading.Event]
 
 
-class _Watchdog:
-    """Terminates a running prefill when its request is cancelled or late.
+class _DeadlineTimer:
+    """Terminates a running prefill when it is late.
 
-    One thread for all requests, asleep whenever no prefill is watched.
+    One thread for all requests, asleep unless a prefill is timed.
     """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         thread = threading.Thread(
-            target=self._work, args=(self._jobs,), name="prefill-watchdog", daemon=True
+            target=self._work, args=(self._jobs,), name="prefill-deadline", daemon=True
         )
         thread.start()
         weakref.finalize(self, self._jobs.put, None)
@@ -58,19 +63,20 @@ class _Watchdog:
     @staticmethod
     def _work(jobs: SimpleQueue[_Job | None]) -> None:
         while job := jobs.get():
-            request, options, done = job
-            while not done.wait(_WATCH_INTERVAL):
-                if interrupted(request):
-                    options.terminate = True
-                    break
+            deadline, options, done = job
+            if not done.wait(max(0.0, deadline - time.perf_counter())):
+                options.terminate = True
 
     @contextmanager
-    def watch(self, request: GenerateRequest) -> Iterator[ort.RunOptions]:
-        """Options for runs that must end when `request` does; not to be used afterwards."""
-        options, done = ort.RunOptions(), threading.Event()
-        self._jobs.put((request, options, done))
+    def watch(self, deadline: float | None, options: ort.RunOptions) -> Iterator[None]:
+        """Terminate runs with `options`, not to be used afterwards, at `deadline`."""
+        if deadline is None:
+            yield
+            return
+        done = threading.Event()
+        self._jobs.put((deadline, options, done))
         try:
-            yield options
+            yield
         finally:
             done.set()
 
@@ -114,6 +120,72 @@ class _Caches:
             return sum(cache.nbytes for cache in self._by_key.values())
 
 
+_Parts = tuple[ModelSession, Tokenizer]
+
+
+def _verified(check: Callable[[], object], load: Callable[[], _Parts]) -> _Parts:
+    """Check and load side by side: hashing and loading take about 100 ms each."""
+    with ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(check)
+        try:
+            parts = load()
+        except ModelError:
+            verified.result()  # an altered file is the better explanation
+            raise
+        verified.result()
+    return parts
+
+
+class _Lane:
+    """A session with one number of threads, and what its runs were seen to cost.
+
+    Attributes:
+        prefill_token_seconds: moving average, None before the first long run.
+    """
+
+    def __init__(self, session: ModelSession) -> None:
+        self.session = session
+        self.speculation = Speculation()
+        self.prefill_token_seconds: float | None = None
+
+    def run(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int,
+        options: ort.RunOptions | None = None,
+    ) -> Logits:
+        """A decode step or a short prefill."""
+        started = time.perf_counter()
+        logits = self.session.forward(cache, ids, n_logits, run_options=options)
+        self.speculation.observe_run(len(ids), time.perf_counter() - started)
+        return logits
+
+    def prefill(
+        self,
+        cache: KVCache,
+        ids: Sequence[int],
+        n_logits: int,
+        options: ort.RunOptions | None = None,
+    ) -> Logits:
+        """A chunk of a long prompt."""
+        started = time.perf_counter()
+        logits = self.session.forward(cache, ids, n_logits, run_options=options)
+        if len(ids) >= _SPEED_TOKENS:
+            sample = (time.perf_counter() - started) / len(ids)
+            before = self.prefill_token_seconds
+            rate = _SPEED_RATE if before is not None else 1.0
+            self.prefill_token_seconds = (1 - rate) * (before or 0.0) + rate * sample
+        return logits
+
+    def affordable_tokens(self, seconds: float) -> int | None:
+        """Prompt tokens that can be read in time to decode a line as well."""
+        token, run = self.prefill_token_seconds, self.speculation.step_seconds
+        if token is None or run is None:
+            return None
+        return max(0, int((seconds - _LINE_RUNS * run) / token))
+
+
 class LocalBackend:
     """Implements `models.backend.Backend` on an rq8 weights directory."""
 
@@ -123,45 +195,72 @@ class LocalBackend:
         session: ModelSession,
         tokenizer: Tokenizer,
         kv_limit: int = KV_LIMIT,
+        open_packed: Callable[[int], ModelSession] | None = None,
     ) -> None:
-        """Use `load`; this takes parts that are already verified."""
+        """Use `load`; this takes parts that are already verified.
+
+        `open_packed` opens the same prepacked model with another number of threads, for times
+        when other processes need the cores; None where that would take the weights' memory again.
+        """
         self._manifest = manifest
-        self._session = session
+        self._full = self._lane = _Lane(session)
+        self._single: _Lane | None = None
+        self._open_packed = open_packed
+        self._contention = Contention()
         self._tokenizer = tokenizer
         self._caches = _Caches(session, kv_limit)
-        self._watchdog = _Watchdog()
-        self._speculation = Speculation()
-        self._prefill_token_seconds: float | None = None
+        self._timer = _DeadlineTimer()
 
     @classmethod
-    def load(cls, weights_dir: Path, threads: int = 2, kv_limit: int = KV_LIMIT) -> LocalBackend:
+    def load(
+        cls,
+        weights_dir: Path,
+        threads: int = 2,
+        kv_limit: int = KV_LIMIT,
+        packed_cache: Path | None = None,
+    ) -> LocalBackend:
         """Load and verify a model.
 
         Args:
             weights_dir: directory with `manifest.json` (see `models.registry.find`).
-            threads: cores that take part in every step.
+            threads: cores that take part in every step, unless other processes need them.
             kv_limit: bytes of all KV caches together (88 M: 25 kB a token).
+            packed_cache: folder of prepacked weights (see `models.prepack`); used where there
+                are any for this model and machine.
 
         Raises:
             WeightsError: a file is missing, altered or cannot be run.
             TokenizerError: the tokenizer cannot be read or does not fit the weights.
         """
         manifest = load_manifest(weights_dir)
-        with ThreadPoolExecutor(1) as pool:  # hashing and loading each take about 100 ms
-            verified = pool.submit(verify, weights_dir)
+        threads = min(threads, usable_cores())  # more would wait for each other
+        packed = None if packed_cache is None else PackedWeights(manifest, packed_cache)
+        open_packed: Callable[[int], ModelSession] | None = None
+        parts: _Parts | None = None
+
+        def load_from(folder: Path | None) -> _Parts:
+            session = ModelSession(weights_dir, manifest, threads, folder)
+            return session, Tokenizer.from_file(weights_dir / manifest.tokenizer)
+
+        if packed is not None and packed.exists:
+            folder = packed.folder
             try:
-                session = ModelSession(weights_dir, manifest, threads)
-                tokenizer = Tokenizer.from_file(weights_dir / manifest.tokenizer)
-            except ModelError:
-                verified.result()  # an altered file is the better explanation
-                raise
-            verified.result()
+                parts = _verified(packed.verify, lambda: load_from(folder))
+            except WeightsError as error:
+                logger.warning("%s; the original is used", error)
+                packed.drop()
+            else:
+                verify_file(weights_dir, manifest, manifest.tokenizer)
+                open_packed = partial(ModelSession, weights_dir, manifest, packed=folder)
+        if parts is None:
+            parts = _verified(lambda: verify(weights_dir), lambda: load_from(None))
+        session, tokenizer = parts
         if (
             tokenizer.special.by_text() != manifest.special_ids
             or tokenizer.vocab_size > session.vocab_size
         ):
             raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")
-        return cls(manifest, session, tokenizer, kv_limit)
+        return cls(manifest, session, tokenizer, kv_limit, open_packed)
 
     @property
     def model_id(self) -> str:
@@ -171,7 +270,7 @@ class LocalBackend:
     @property
     def context_length(self) -> int:
         """Prompt plus generated tokens may not exceed this."""
-        return self._session.context_length
+        return self._full.session.context_length
 
     @property
     def languages(self) -> frozenset[str]:
@@ -186,7 +285,17 @@ class LocalBackend:
     @property
     def session(self) -> ModelSession:
         """The loaded graph, for measurements below the level of requests."""
-        return self._session
+        return self._full.session
+
+    @property
+    def packed(self) -> bool:
+        """Whether the weights are mapped from the prepacked file that processes share."""
+        return self._open_packed is not None
+
+    @property
+    def threads(self) -> int:
+        """Of the latest request."""
+        return self._lane.session.threads
 
     @property
     def kv_bytes(self) -> int:
@@ -195,20 +304,32 @@ class LocalBackend:
 
     def warm_up(self) -> None:
         """A few runs: first-time allocations are done, and the machine's speed is known."""
-        cache = self._session.new_cache()
+        lane = self._lane
+        cache = lane.session.new_cache()
         ids = [self._tokenizer.special.eot] * _SPEED_TOKENS
-        self._session.forward(cache, ids)
-        self._session.forward(cache, ids[:1])
-        self._timed_prefill(cache, ids, 1, None)
+        lane.session.forward(cache, ids)
+        lane.session.forward(cache, ids[:1])
+        lane.prefill(cache, ids, 1)
         for _ in range(3):
-            self._timed_run(cache, ids[:1], 1)
+            lane.run(cache, ids[:1], 1)
 
     def affordable_tokens(self, seconds: float) -> int | None:
         """See `Backend`; from the speed of the latest runs."""
-        token, run = self._prefill_token_seconds, self._speculation.step_seconds
-        if token is None or run is None:
-            return None
-        return max(0, int((seconds - _LINE_RUNS * run) / token))
+        return self._lane.affordable_tokens(seconds)
+
+    def _choose_lane(self) -> _Lane:
+        """Fewer threads where other processes need the cores: waiting for them costs more."""
+        most = self._full.session.threads
+        if self._open_packed is None or self._contention.threads(most) == most:
+            return self._full
+        if self._single is None:
+            try:
+                self._single = _Lane(self._open_packed(1))
+            except WeightsError as error:
+                logger.warning("cannot run with one thread: %s", error)
+                self._open_packed = None
+                return self._full
+        return self._single
 
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document; its memory is returned."""
@@ -234,6 +355,7 @@ class LocalBackend:
                 f"the prompt has {len(prompt)} tokens, the model takes {self.context_length}"
             )
         started = time.perf_counter()
+        lane = self._lane = self._choose_lane()
         most = min(len(prompt) + request.max_tokens + 1, self.context_length)
         cache = self._caches.get(request.cache_key, most)
         # The last prompt token always runs again: its logits choose the first new one.
@@ -241,21 +363,29 @@ class LocalBackend:
         cache.truncate(reused)
         drafter = None
         if request.drafts and request.max_tokens:
-            drafter = Drafter(self._speculation, self._tokenizer, prompt, request.max_tokens)
-        first = self._prefill(cache, request, drafter)
-        prefilled = time.perf_counter()
-        if isinstance(first, StopReason):
-            decoded = Decoded("", (), (), first)
-        else:
+            drafter = Drafter(lane.speculation, self._tokenizer, prompt, request.max_tokens)
+        options = ort.RunOptions()
 
-            def step(ids: Sequence[int], back: int) -> Logits:
-                cache.truncate(len(cache.tokens) - back)
-                return self._timed_run(cache, ids, len(ids))
+        def terminate() -> None:
+            options.terminate = True
 
-            room = self.context_length - len(prompt)
-            decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
-            if drafter is not None:
-                drafter.finish()
+        def step(ids: Sequence[int], back: int) -> Logits | None:
+            cache.truncate(len(cache.tokens) - back)
+            try:
+                return lane.run(cache, ids, len(ids), options)
+            except RunTerminatedError:
+                return None
+
+        with request.cancel.acting(terminate):
+            first = self._prefill(cache, request, drafter, options)
+            prefilled = time.perf_counter()
+            if isinstance(first, StopReason):
+                decoded = Decoded("", (), (), first)
+            else:
+                room = self.context_length - len(prompt)
+                decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
+                if drafter is not None and decoded.stop is not StopReason.CANCELLED:
+                    drafter.finish()
         return GenerateResult(
             text=decoded.text,
             token_ids=decoded.token_ids,
@@ -269,30 +399,12 @@ class LocalBackend:
             accepted_tokens=0 if drafter is None else drafter.accepted,
         )
 
-    def _timed_run(self, cache: KVCache, ids: Sequence[int], n_logits: int) -> Logits:
-        started = time.perf_counter()
-        logits = self._session.forward(cache, ids, n_logits)
-        self._speculation.observe_run(len(ids), time.perf_counter() - started)
-        return logits
-
-    def _timed_prefill(
+    def _prefill(
         self,
         cache: KVCache,
-        ids: Sequence[int],
-        n_logits: int,
-        options: ort.RunOptions | None,
-    ) -> Logits:
-        started = time.perf_counter()
-        logits = self._session.forward(cache, ids, n_logits, run_options=options)
-        if len(ids) >= _SPEED_TOKENS:
-            sample = (time.perf_counter() - started) / len(ids)
-            before = self._prefill_token_seconds
-            rate = _SPEED_RATE if before is not None else 1.0
-            self._prefill_token_seconds = (1 - rate) * (before or 0.0) + rate * sample
-        return logits
-
-    def _prefill(
-        self, cache: KVCache, request: GenerateRequest, drafter: Drafter | None
+        request: GenerateRequest,
+        drafter: Drafter | None,
+        options: ort.RunOptions,
     ) -> Logits | StopReason:
         """Run what `cache` lacks of the prompt; chunks that ended stay in it if interrupted.
 
@@ -300,13 +412,9 @@ class LocalBackend:
             Logits behind the prompt and behind each token of the first draft.
         """
         prompt = request.prompt_ids
-        if len(prompt) - len(cache.tokens) <= _WATCHED_TOKENS:
-            if stop := interrupted(request):
-                return stop
-            chunk = prompt[len(cache.tokens) :]
-            draft = self._first_draft(request, drafter, len(chunk))
-            return self._timed_run(cache, chunk + draft, 1 + len(draft))
-        with self._watchdog.watch(request) as options:
+        long = len(prompt) - len(cache.tokens) > _TIMED_TOKENS
+        run = self._lane.prefill if long else self._lane.run
+        with self._timer.watch(request.deadline if long else None, options):
             while True:
                 if stop := interrupted(request):
                     return stop
@@ -315,7 +423,7 @@ class LocalBackend:
                 last = start + len(chunk) == len(prompt)
                 draft = self._first_draft(request, drafter, len(chunk)) if last else []
                 try:
-                    logits = self._timed_prefill(cache, chunk + draft, 1 + len(draft), options)
+                    logits = run(cache, chunk + draft, 1 + len(draft), options)
                 except RunTerminatedError:
                     continue  # the reason is found above
                 if last:

@@ -126,13 +126,22 @@ def verify(directory: Path) -> Manifest:
         WeightsError: a file is missing or was altered; names the file and what to do.
     """
     manifest = load_manifest(directory)
-    for name, entry in manifest.files.items():
-        path = directory / name
-        if not path.is_file():
-            raise WeightsError(f"the weight file {path} is missing; reinstall the weights")
-        if path.stat().st_size != entry.bytes or FileEntry.of(path) != entry:
-            raise WeightsError(
-                f"the weight file {path} was altered: it does not match its SHA-256 in {MANIFEST}; "
-                "reinstall the weights"
-            )
+    for name in manifest.files:
+        verify_file(directory, manifest, name)
     return manifest
+
+
+def verify_file(directory: Path, manifest: Manifest, name: str) -> None:
+    """Check one file against the manifest.
+
+    Raises:
+        WeightsError: it is missing or was altered; names it and what to do.
+    """
+    path, entry = directory / name, manifest.files[name]
+    if not path.is_file():
+        raise WeightsError(f"the weight file {path} is missing; reinstall the weights")
+    if path.stat().st_size != entry.bytes or FileEntry.of(path) != entry:
+        raise WeightsError(
+            f"the weight file {path} was altered: it does not match its SHA-256 in {MANIFEST}; "
+            "reinstall the weights"
+        )

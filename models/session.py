@@ -10,7 +10,7 @@ import contextlib
 import mmap
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from models.errors import CacheError, PromptError, WeightsError
 from models.registry import Manifest
 
 Logits = NDArray[np.float32]
+
+GRAPH = "model.onnx"
+"""Name of the graph in a weights directory; its tensors lie beside it."""
 
 MIN_ROWS = 2
 """A run of one token computes this many rows, the others for nothing.
@@ -47,6 +50,21 @@ def _int8_products_saturate() -> bool:
         return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
     except OSError:
         return True
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """How graphs are run here, with `threads` cores in every step."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised; stderr belongs to the server's log
+    # Spinning between the operators of a step is worth 40 % at two threads; it must end
+    # with the step, or an idle editor would keep a core busy.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if _int8_products_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 def _lazy_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -99,7 +117,7 @@ class KVCache:
             name: ort.OrtValue.ortvalue_from_numpy(buffer)
             for name, buffer in zip(names, array, strict=True)
         }
-        self.binding: ort.IOBinding | None = None
+        self._bindings: dict[ort.InferenceSession, ort.IOBinding] = {}
 
     @property
     def nbytes(self) -> int:
@@ -110,12 +128,22 @@ class KVCache:
         """Forget everything behind the first `length` tokens; no data moves."""
         del self.tokens[length:]
 
-    def bind(self, binding: ort.IOBinding) -> None:
-        """Make every buffer both past and present of `binding`, and keep it."""
-        for name, buffer in self._buffers.items():
-            binding.bind_ortvalue_input(f"past.{name}", buffer)
-            binding.bind_ortvalue_output(f"present.{name}", buffer)
-        self.binding = binding
+    def binding(
+        self, session: ort.InferenceSession, inputs: Mapping[str, ort.OrtValue]
+    ) -> ort.IOBinding:
+        """Every buffer as both past and present of `session`, and its scalar `inputs`.
+
+        Sessions of the same model with other threads may go on with the same buffers.
+        """
+        binding = self._bindings.get(session)
+        if binding is None:
+            binding = self._bindings[session] = session.io_binding()
+            for name, buffer in self._buffers.items():
+                binding.bind_ortvalue_input(f"past.{name}", buffer)
+                binding.bind_ortvalue_output(f"present.{name}", buffer)
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+        return binding
 
 
 class _Tensor:
@@ -132,31 +160,39 @@ class ModelSession:
     Attributes:
         context_length: capacity of a KV cache in tokens.
         vocab_size: width of the logits.
+        threads: cores that take part in every step.
     """
 
-    def __init__(self, weights_dir: Path, manifest: Manifest, threads: int = 2) -> None:
-        """Load `model.onnx` from `weights_dir`; `threads` cores take part in every step.
+    def __init__(
+        self,
+        weights_dir: Path,
+        manifest: Manifest,
+        threads: int = 2,
+        packed: Path | None = None,
+    ) -> None:
+        """Load the graph from `weights_dir`; `threads` cores take part in every step.
+
+        Args:
+            weights_dir: folder with the published graph.
+            manifest: what is in it.
+            threads: at least one.
+            packed: folder with the same graph as `models.prepack` wrote it, to be used instead.
 
         Raises:
             WeightsError: the runtime cannot load the graph.
         """
         shape = manifest.architecture
+        self.threads = threads
         self.context_length = manifest.context_length
         self.vocab_size = int(shape["vocab_size"])
         self._layers = int(shape["num_hidden_layers"])
         heads, head_dim = int(shape["num_key_value_heads"]), int(shape["head_dim"])
         self._kv_shape = (1, heads, self.context_length, head_dim)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised; stderr belongs to the server's log
-        # Spinning between the operators of a step is worth 40 % at two threads; it must end
-        # with the step, or an idle editor would keep a core busy.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if _int8_products_saturate():
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        path = weights_dir / "model.onnx"
+        options = session_options(threads)
+        path = (weights_dir if packed is None else packed) / GRAPH
+        if packed is not None:
+            # What was written is optimised already.
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors derive from Exception directly
@@ -164,19 +200,18 @@ class ModelSession:
         self._past_length = _Tensor((1,), np.int32)
         self._total_length = _Tensor((1,), np.int32)
         self._logits_from = _Tensor((1,), np.int64)
+        self._scalars = {
+            "seqlens_k": self._past_length.value,
+            "total_len": self._total_length.value,
+            "logits_from": self._logits_from.value,
+        }
         # The runtime remembers the shape of a bound output, so each count has its own.
         self._ids: dict[int, _Tensor] = {}
         self._logits: dict[int, _Tensor] = {}
 
     def new_cache(self) -> KVCache:
         """An empty cache that fits this model."""
-        cache = KVCache(self._layers, self._kv_shape)
-        binding = self._session.io_binding()
-        cache.bind(binding)
-        binding.bind_ortvalue_input("seqlens_k", self._past_length.value)
-        binding.bind_ortvalue_input("total_len", self._total_length.value)
-        binding.bind_ortvalue_input("logits_from", self._logits_from.value)
-        return cache
+        return KVCache(self._layers, self._kv_shape)
 
     def forward(
         self,
@@ -188,7 +223,8 @@ class ModelSession:
         """Append `ids` to `cache` and return the logits of the last `n_logits` of them.
 
         Args:
-            cache: made by `new_cache`; unchanged when the run fails or is terminated.
+            cache: made by `new_cache` of this session or another one of the model; unchanged when
+                the run fails or is terminated.
             ids: at least one token.
             n_logits: 1..len(ids).
             run_options: setting its `terminate` from another thread stops the run.
@@ -219,11 +255,11 @@ class ModelSession:
         self._past_length.array[0] = total + padding - 1
         self._total_length.array[0] = total + padding
         self._logits_from.array[0] = new - n_logits
-        assert cache.binding is not None, "caches come from new_cache"
-        cache.binding.bind_ortvalue_input("input_ids", tokens.value)
-        cache.binding.bind_ortvalue_output("logits", logits.value)
+        binding = cache.binding(self._session, self._scalars)
+        binding.bind_ortvalue_input("input_ids", tokens.value)
+        binding.bind_ortvalue_output("logits", logits.value)
         try:
-            self._session.run_with_iobinding(cache.binding, run_options)
+            self._session.run_with_iobinding(binding, run_options)
         except Exception:  # the runtime has no error class of its own for this
             if run_options is not None and run_options.terminate:
                 raise RunTerminatedError from None

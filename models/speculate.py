@@ -16,8 +16,8 @@ import numpy as np
 from models.session import MIN_ROWS
 from models.tokenizer import Tokenizer
 
-MAX_DRAFT = 5
-"""Tokens; longer drafts gained nothing."""
+MAX_DRAFT = 8
+"""Tokens; longer drafts gained nothing more (dev/LOG.md, 2026-11-25)."""
 _NGRAMS = (3, 2, 1)
 """Matches of one token are mostly wrong, but one guess costs nothing: see `MIN_ROWS`."""
 _CANDIDATES = 8

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp_server.paths import CACHE_VARIABLE
 from models.local import LocalBackend
 from models.tokenizer import Tokenizer
 from telemetry.paths import DATA_VARIABLE
@@ -19,10 +20,11 @@ TINY_CONTEXT = 1024
 
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory) -> Iterator[Path]:
-    """Nothing is kept in the data folder of whoever runs the tests."""
+    """Nothing is kept in the folders of whoever runs the tests."""
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DATA_VARIABLE, str(folder))
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         yield folder
 
 

@@ -159,7 +159,7 @@ def test_a_cancelled_request_stops_before_it_runs(tiny_backend):
 
 def test_cancel_between_chunks_keeps_the_finished_ones(tiny_backend, monkeypatch):
     asked = request(ids(LONG))
-    session = tiny_backend._session
+    session = tiny_backend.session
     forward = session.forward
 
     def cancelled_after(*args, **options):
@@ -178,7 +178,7 @@ def test_cancel_between_chunks_keeps_the_finished_ones(tiny_backend, monkeypatch
 def test_a_running_prefill_is_terminated(tiny_backend, tiny_weights, monkeypatch, why):
     late = time.perf_counter() + 0.05
     asked = request(ids(LONG), deadline=late if why == StopReason.DEADLINE else None)
-    session = tiny_backend._session
+    session = tiny_backend.session
     forward = session.forward
     runs = []
 
@@ -203,7 +203,7 @@ def test_a_running_prefill_is_terminated(tiny_backend, tiny_weights, monkeypatch
 
 def test_cancel_during_decoding_keeps_the_tokens_so_far(tiny_backend, monkeypatch):
     asked = request(ids(20), max_tokens=40)
-    session = tiny_backend._session
+    session = tiny_backend.session
     forward = session.forward
     runs = []
 
@@ -233,7 +233,7 @@ def test_what_is_affordable_follows_from_measured_runs(tiny_backend, monkeypatch
     short, long = (tiny_backend.affordable_tokens(seconds) for seconds in (0.5, 5.0))
     assert 0 < short < long
     assert tiny_backend.affordable_tokens(0.0) == tiny_backend.affordable_tokens(-1.0) == 0
-    session = tiny_backend._session
+    session = tiny_backend.session
     forward = session.forward
 
     def slow(cache, chunk, n_logits=1, run_options=None):

@@ -98,7 +98,7 @@ def seen(**times):
 
 
 def test_cheap_verification_makes_long_drafts_and_dear_verification_none():
-    cheap = seen(m2=5.0, m3=5.1, m4=5.2, m5=5.3, m6=5.4)
+    cheap = seen(**{f"m{rows}": 5 + 0.01 * rows for rows in range(2, MAX_DRAFT + 2)})
     assert cheap.length(3, MAX_DRAFT) == MAX_DRAFT
     dear = seen(m2=5.0, m3=18.0, m4=19.0, m5=20.0, m6=21.0)
     assert dear.length(3, MAX_DRAFT) == 1, "the second row is computed anyway"
