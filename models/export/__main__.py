@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ModelError, WeightsError
-from models.export.graph import build_graph, save_graph
+from models.export.graph import write_graph
 from models.export.huggingface import load_checkpoint
 from models.export.verify import verify_export
 from models.registry import DEFAULT_MODEL, FileEntry, Manifest
@@ -62,7 +62,7 @@ def export(
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / REPORT).unlink(missing_ok=True)  # it described the export that is being replaced
-    paths = save_graph(build_graph(shape, parameters), out)
+    paths = write_graph(shape.decoder(), parameters, out)
     shutil.copyfile(checkpoint / "tokenizer.json", out / "tokenizer.json")
     paths.append(out / "tokenizer.json")
     manifest = Manifest(
