@@ -151,13 +151,14 @@ class LocalBackend:
             verified = pool.submit(verify, weights_dir)
             try:
                 session = ModelSession(weights_dir, manifest, threads)
-                tokenizer = Tokenizer.from_file(weights_dir / manifest.tokenizer)
+                file = weights_dir / manifest.tokenizer
+                tokenizer = Tokenizer.from_file(file, manifest.template)
             except ModelError:
                 verified.result()  # an altered file is the better explanation
                 raise
             verified.result()
         if (
-            tokenizer.special.by_text() != manifest.special_ids
+            tokenizer.special_texts != manifest.special_ids
             or tokenizer.vocab_size > session.vocab_size
         ):
             raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")

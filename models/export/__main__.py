@@ -20,20 +20,12 @@ from models.export.graph import write_graph
 from models.export.huggingface import load_checkpoint
 from models.export.verify import verify_export
 from models.registry import DEFAULT_MODEL, FileEntry, Manifest
+from models.template import OWN_TEMPLATE
 from models.tokenizer import Tokenizer
 
 REPORT = "report.json"
 _FILE_LIMIT = 95_000_000
 _TOTAL_LIMIT = 120_000_000
-_PROMPT = ["<|eot|>", "<|suffix|>", "{suffix}", "<|prefix|>", "{prefix}"]
-TEMPLATE = {
-    "joint": {"layout": _PROMPT, "heal_last_token": True, "stop": ["<|eom|>", "<|eot|>"]},
-    "sep": {
-        "layout": [*_PROMPT, "<|middle|>"],
-        "heal_last_token": False,
-        "stop": ["<|eom|>", "<|eot|>"],
-    },
-}
 
 
 def export(
@@ -71,7 +63,7 @@ def export(
         files={path.name: FileEntry.of(path) for path in paths},
         context_length=shape.max_position_embeddings,
         languages=["python"],
-        template=TEMPLATE,
+        template=OWN_TEMPLATE,
         tokenizer="tokenizer.json",
         special_ids=tokenizer.special.by_text(),
         training=training or {},
