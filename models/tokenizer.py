@@ -196,9 +196,7 @@ class Tokenizer:
         self._allowed_cached = lru_cache(_CACHED_PREFIXES)(self._allowed)
 
     @classmethod
-    def from_file(
-        cls, path: Path | str, template: Mapping[str, Any] = OWN_TEMPLATE
-    ) -> Tokenizer:
+    def from_file(cls, path: Path | str, template: Mapping[str, Any] = OWN_TEMPLATE) -> Tokenizer:
         """Read a `tokenizer.json`; `template` is the manifest's.
 
         Raises:

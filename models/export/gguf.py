@@ -202,9 +202,7 @@ def _add(
     writer.add_tensor(tensor_name(parameter), packed, raw_dtype=kind)
 
 
-def _add_vocabulary(
-    writer: gguf.GGUFWriter, shape: Decoder, definition: Mapping[str, Any]
-) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, shape: Decoder, definition: Mapping[str, Any]) -> None:
     vocab: dict[str, int] = definition["model"]["vocab"]
     if definition["model"].get("byte_fallback"):
         raise WeightsError("only byte-level vocabularies can be written as GGUF")

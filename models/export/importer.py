@@ -112,7 +112,9 @@ def _token_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _ends(directory: Path, definition: dict[str, Any], config: Any) -> tuple[list[str], str | None]:
+def _ends(
+    directory: Path, definition: dict[str, Any], config: dict[str, Any]
+) -> tuple[list[str], str | None]:
     """Texts of the tokens put before every text, and of the one that ends a text."""
     path = directory / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
@@ -140,7 +142,13 @@ def look_at(directory: Path) -> Source:
     shape = read_decoder(checkpoint.config)
     _check_tensors(checkpoint, shape)
     definition = _definition(directory)
-    begin, end = _ends(directory, definition, checkpoint.config)
+    try:
+        begin, end = _ends(directory, definition, checkpoint.config)
+        vocabulary = definition["model"]["vocab"]
+    except Exception as error:  # the library raises plain Exception on a malformed definition
+        raise TokenizerError(f"the tokenizer of {directory} is malformed: {error!r}") from error
+    if not vocabulary:
+        raise TokenizerError(f"{directory} has no {TOKENIZER}, and its other files hold no tokens")
     (embedding,) = table(shape, EMBEDDING).weights
     rows = checkpoint[embedding]
     detected = detect(
@@ -255,10 +263,11 @@ def import_checkpoint(
         check_disk(partial, max(0, needed_bytes(shape, precision) - begun))
         if (partial / JOURNAL).exists():
             say("going on where an earlier import stopped")
-        paths = write_graph(
-            shape, source.checkpoint, partial, precision, key=key, progress=advance
-        )
-        for file, content in ((TOKENIZER, source.definition), ("config.json", source.checkpoint.config)):
+        paths = write_graph(shape, source.checkpoint, partial, precision, key=key, progress=advance)
+        for file, content in (
+            (TOKENIZER, source.definition),
+            ("config.json", source.checkpoint.config),
+        ):
             text = json.dumps(content, ensure_ascii=False)
             (partial / file).write_text(text + "\n", encoding="utf-8")
             paths.append(partial / file)
@@ -277,7 +286,7 @@ def import_checkpoint(
         training={
             "imported_from": origin or directory.resolve().name,
             "bits": int(precision),
-            "fim": source.detected.family,
+            "prompt_layout": source.detected.family,
         },
     )
     manifest.save(partial)
@@ -416,7 +425,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     report = manifest.report
     total = sum(entry.bytes for entry in manifest.files.values())
-    print(f"{name}: {total / 1e6:.0f} MB, prompt layout {manifest.training['fim']}")
+    print(f"{name}: {total / 1e6:.0f} MB, prompt layout {manifest.training['prompt_layout']}")
     if report:
         print(
             f"first choice equal to PyTorch float32: {report['top1_agreement']:.1%} of "

@@ -24,6 +24,7 @@ from models.export.decoder import (
     HEAD,
     POSITIONS,
     Decoder,
+    Norm,
     layer_matrices,
     norm_vectors,
     source_shapes,
@@ -168,8 +169,10 @@ def decoder_of(manifest: Manifest) -> Decoder:
     """
     fields = manifest.architecture
     try:
-        return Decoder(**fields) if "model_type" in fields else Architecture(**fields).decoder()
-    except TypeError as error:
+        if "model_type" not in fields:
+            return Architecture(**fields).decoder()
+        return Decoder(**{**fields, "norm": Norm(fields["norm"])})
+    except (TypeError, KeyError, ValueError) as error:
         raise WeightsError(f"{manifest.name}: malformed architecture ({error})") from error
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging as transformers_logging
 
 from models.backend import GenerateRequest
 from models.errors import WeightsError
@@ -65,6 +66,7 @@ class ReferenceSequencer:
 
     def __init__(self, checkpoint: Path) -> None:
         """Load a Hugging Face directory of safetensors; no code of the checkpoint's runs."""
+        transformers_logging.disable_progress_bar()
         self._model = AutoModelForCausalLM.from_pretrained(
             str(checkpoint),
             dtype=torch.float32,
