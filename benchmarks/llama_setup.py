@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.gguf_weights import write_gguf
 from benchmarks.llama_peer import (
     CHOICES,
     FIRST,
@@ -21,6 +20,7 @@ from benchmarks.llama_peer import (
     system_info,
 )
 from benchmarks.model_calls import Call
+from models.export.gguf import write_gguf
 from models.registry import load_manifest
 from models.tokenizer import Tokenizer
 

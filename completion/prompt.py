@@ -1,6 +1,7 @@
 """From the text around the cursor to prompt ids, built so that typing only appends.
 
-Layouts (training used the same, in `models.training`):
+Layouts of our own models (training used the same, in `models.training`); imported ones bring
+theirs in the manifest, see `models.template`:
 
 - joint: `<|eot|> <|suffix|> S <|prefix|> P`, the last token of P dropped and handed over for
   healing: the model continues P, and the word under the cursor is tokenised as in training.
@@ -24,6 +25,7 @@ from completion.shape import line_around
 from completion.trigger import closing_only
 from completion.types import CompletionRequest, Mode, WindowPolicy
 from models.errors import PromptError
+from models.template import Layout
 from models.tokenizer import Tokenizer, split_lines
 
 _DOCUMENTS = 64
@@ -147,9 +149,10 @@ class PromptBuilder:
         Raises:
             PromptError: `max_tokens` leaves no room for a prompt.
         """
-        room = self._room(max_tokens)
+        layout = self._layout(mode)
+        room = self._room(max_tokens, layout)
         length = len(prefix) + len(suffix)
-        full = min(window.suffix_tokens, room // 2)
+        full = min(window.suffix_tokens, room // 2) if layout.has_suffix else 0
         old = self._fitting(self._windows.get((uri, window), []), prefix, suffix, full)
         most, fresh = min(window.fresh_suffix_tokens, full), window.fresh_prefix_tokens
         if affordable is not None:
@@ -166,17 +169,17 @@ class PromptBuilder:
                 start = None
         if start is None:
             start = self._window_start(prefix, min(fresh, cap))
-        before = self._tokenizer.encode(prefix[start:])
+        before, line = self._encode_prefix(prefix[start:], layout)
         if len(before) > cap:
             start = self._window_start(prefix, min(fresh, int(cap * _OVERFLOW_SHARE)))
-            before = self._tokenizer.encode(prefix[start:])
+            before, line = self._encode_prefix(prefix[start:], layout)
             before = before[max(0, len(before) - cap) :]
         slot = old.slot if old else self._free_slot((uri, window))
         if not imagined:
             anchor = prefix[start : start + _ANCHOR_CHARACTERS]
             reach = len(prefix) - start
             self._remember((uri, window), _Window(start, anchor, length, after, slot, reach))
-        return self._lay_out(after.ids, before, mode, slot)
+        return self._lay_out(layout, after.ids, before, min(line, len(before)), slot)
 
     def build_ahead(
         self,
@@ -204,8 +207,9 @@ class PromptBuilder:
         start = current.find(prefix, length) if current else None
         if current is None or start is None:
             return None
-        room = self._room(max_tokens)
-        most = min(window.suffix_tokens, room // 2)
+        layout = self._layout(mode)
+        room = self._room(max_tokens, layout)
+        most = min(window.suffix_tokens, room // 2) if layout.has_suffix else 0
         cap = min(window.prefix_tokens, room - most)
         target = min(window.rest_prefix_tokens, int(cap * _OVERFLOW_SHARE))
         used = len(self._tokenizer.encode(prefix[start:]))
@@ -219,14 +223,15 @@ class PromptBuilder:
             begun = None
         after = begun.suffix if begun else self._take_suffix(suffix, most)
         start = begun.find(prefix, length) if begun else None
-        before = [] if start is None else self._tokenizer.encode(prefix[start:])
+        before, line = ([], 0) if start is None else self._encode_prefix(prefix[start:], layout)
         if start is None or len(before) > _FULL_SHARE * cap:
             start = self._window_start(prefix, target)
-            before = self._tokenizer.encode(prefix[start:])[-cap:]
+            before, line = self._encode_prefix(prefix[start:], layout)
+            before = before[-cap:]
         anchor = prefix[start : start + _ANCHOR_CHARACTERS]
         reach = len(prefix) - start
         self._ahead[key] = _Window(start, anchor, length, after, current.slot, reach)
-        return self._lay_out(after.ids, before, mode, current.slot)
+        return self._lay_out(layout, after.ids, before, min(line, len(before)), current.slot)
 
     def adopt(self, uri: str, window: WindowPolicy) -> None:
         """Go on with the window of the last `build_ahead`: the model has read it."""
@@ -239,9 +244,9 @@ class PromptBuilder:
         for key in [key for key in self._windows if key[0] == uri]:
             del self._windows[key]
 
-    def _room(self, max_tokens: int) -> int:
+    def _room(self, max_tokens: int, layout: Layout) -> int:
         """How many tokens of text a prompt may hold."""
-        room = self._context_length - max_tokens - _MARKERS
+        room = self._context_length - max_tokens - max(_MARKERS, layout.markers)
         if room < 1:
             raise PromptError(
                 f"{max_tokens} tokens to generate leave no room for a prompt in a context of "
@@ -266,24 +271,37 @@ class PromptBuilder:
         free = [slot for slot in range(SLOTS) if slot not in used]
         return free[0] if free else windows[-1].slot
 
-    def _lay_out(self, suffix: list[int], prefix: list[int], mode: Mode, slot: int) -> Prompt:
-        special = self._tokenizer.special
-        ids = [special.eot, special.suffix, *suffix, special.prefix, *prefix]
-        if mode is Mode.SEP:
-            return Prompt([*ids, special.middle], slot=slot)
-        if not prefix:
+    def _layout(self, mode: Mode) -> Layout:
+        template = self._tokenizer.template
+        return template.sep if mode is Mode.SEP else template.joint
+
+    def _encode_prefix(self, prefix: str, layout: Layout) -> tuple[list[int], int]:
+        """Ids, and how many at their end are the cursor's line where that stands apart."""
+        if not layout.splits_line:
+            return self._tokenizer.encode(prefix), 0
+        cut = prefix.rfind("\n") + 1
+        line = self._tokenizer.encode(prefix[cut:])
+        return [*self._tokenizer.encode(prefix[:cut]), *line], len(line)
+
+    def _lay_out(
+        self, layout: Layout, suffix: list[int], prefix: list[int], line: int, slot: int
+    ) -> Prompt:
+        ids = layout.lay_out(suffix, prefix, line)
+        written = line if layout.splits_line else len(prefix)
+        if not layout.heal or not written:
             return Prompt(ids, slot=slot)
         return Prompt(ids[:-1], self._tokenizer.token_bytes(ids[-1]), slot)
 
     def _take_suffix(self, suffix: str, budget: int) -> _Suffix:
         """The first `budget` tokens of `suffix`."""
-        taken, ids = 0, list[int]()
+        taken, used = 0, 0
         head = suffix[: budget * _CHARACTERS_PER_TOKEN]
         for piece in split_lines(head):
-            if len(ids) >= budget:
+            if used >= budget:
                 break
-            ids += self._tokenizer.encode(piece)
+            used += len(self._tokenizer.encode(piece))
             taken += len(piece)
+        ids = self._tokenizer.encode(suffix[:taken])
         truncated = taken < len(suffix) or len(ids) > budget
         return _Suffix(suffix[:taken], ids[:budget], truncated)
 

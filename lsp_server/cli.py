@@ -1,4 +1,4 @@
-"""The `snowcoder` command: `serve`, `try`, `complete`; more from `inspection`, `telemetry_cli`.
+"""The `snowcoder` command: `serve`, `try`, `complete`; more from `inspection` and `*_cli`.
 
 Standard output carries results only; messages go to standard error. Exit codes: 0 done
 (a hidden suggestion is an answer too), 1 the model cannot be used, 2 the input is wrong.
@@ -28,7 +28,7 @@ from completion.types import (
     Trigger,
     WindowPolicy,
 )
-from lsp_server import inspection, telemetry_cli
+from lsp_server import inspection, models_cli, telemetry_cli
 
 if TYPE_CHECKING:
     from lsp_server.session import Engine
@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 inspection.register(app)
+models_cli.register(app)
 telemetry_cli.register(app)
 
 _SAMPLE = Path(__file__).parent / "samples" / "inventory.py"

@@ -240,7 +240,8 @@ class LocalBackend:
 
         def load_from(folder: Path | None) -> _Parts:
             session = ModelSession(weights_dir, manifest, threads, folder)
-            return session, Tokenizer.from_file(weights_dir / manifest.tokenizer)
+            file = weights_dir / manifest.tokenizer
+            return session, Tokenizer.from_file(file, manifest.template)
 
         if packed is not None and packed.exists:
             folder = packed.folder
@@ -256,7 +257,7 @@ class LocalBackend:
             parts = _verified(lambda: verify(weights_dir), lambda: load_from(None))
         session, tokenizer = parts
         if (
-            tokenizer.special.by_text() != manifest.special_ids
+            tokenizer.special_texts != manifest.special_ids
             or tokenizer.vocab_size > session.vocab_size
         ):
             raise TokenizerError(f"the tokenizer in {weights_dir} does not fit the weights")

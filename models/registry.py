@@ -68,24 +68,38 @@ class Manifest:
         (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def packaged_path() -> Path:
+    """The folder of the models that are part of the package."""
+    return Path(str(files("models"))) / "weights"
+
+
 def find(name_or_path: str | None = None) -> Path:
-    """Directory of a model: None or "" is the packaged one, else a packaged name or a path.
+    """Directory of a model: None or "" is the one in use, else a model's name or a path.
 
     Raises:
         WeightsError: there is no such model.
     """
-    packaged = Path(str(files("models"))) / "weights"
-    wanted = name_or_path or DEFAULT_MODEL
-    for directory in (packaged / wanted, Path(wanted).expanduser()):
-        if (directory / MANIFEST).is_file():
-            return directory
+    from models import library
+
+    name = name_or_path or library.used()
+    directory = library.directory_of(name)
+    if directory is not None:
+        return directory
+    if not name_or_path and name == DEFAULT_MODEL:
+        raise WeightsError(
+            f"the packaged model {DEFAULT_MODEL} is missing from {packaged_path()}: "
+            "reinstall snowcoder"
+        )
     if not name_or_path:
         raise WeightsError(
-            f"the packaged model {DEFAULT_MODEL} is missing from {packaged}: reinstall snowcoder"
+            f"the model in use, {name}, is gone from {library.library_path()}: "
+            f"run `snowcoder models use {DEFAULT_MODEL}` or import it again"
         )
+    if ((path := Path(name).expanduser()) / MANIFEST).is_file():
+        return path
     raise WeightsError(
-        f"no model at {name_or_path!r}: give a directory that holds {MANIFEST}, "
-        f"or leave the setting empty for {DEFAULT_MODEL}"
+        f"no model at {name_or_path!r}: give the name of an imported model, a directory that "
+        f"holds {MANIFEST}, or leave the setting empty for {DEFAULT_MODEL}"
     )
 
 

@@ -1,4 +1,7 @@
-"""Byte-level BPE with what a completion engine needs around it.
+"""Byte-pair encoding with what a completion engine needs around it.
+
+Our own vocabularies and those of imported models: byte-level ones, and those made by
+SentencePiece, whose tokens are text with `▁` for a space and `<0x0A>` for single bytes.
 
 Three things differ from calling the `tokenizers` library directly: text of the user
 never becomes a special token, encoding is cached line by line (an edit re-tokenises one
@@ -11,7 +14,7 @@ import codecs
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,11 +25,13 @@ import tokenizers
 from numpy.typing import NDArray
 
 from models.errors import TokenizerError
+from models.template import OWN_TEMPLATE, Template
 
 _CACHED_LINES = 16_384
 _CACHED_LINE_LENGTH = 512
 _CACHED_PREFIXES = 512
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_FALLBACK_BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +82,112 @@ def split_lines(text: str) -> Iterator[str]:
         start = end
 
 
+def read_definition(path: Path | str) -> dict[str, Any]:
+    """The parsed content of a `tokenizer.json`.
+
+    Raises:
+        TokenizerError: missing, unreadable or not a JSON object.
+    """
+    try:
+        definition = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise TokenizerError(f"the tokenizer {path} is not valid JSON: {error}") from error
+    if not isinstance(definition, dict):
+        raise TokenizerError(f"the tokenizer {path} is malformed: not a JSON object")
+    return definition
+
+
+def _without_dummy_prefix(definition: dict[str, Any]) -> dict[str, Any]:
+    """The definition without the space that some vocabularies put before every text.
+
+    We encode pieces of a document, and a space more would be a change of the document. Special
+    tokens are our own business as well, so nothing is added behind the model either.
+    """
+    normalizer = definition.get("normalizer")
+    if normalizer and normalizer["type"] == "Sequence":
+        steps = [step for step in normalizer["normalizers"] if step["type"] != "Prepend"]
+        normalizer = {**normalizer, "normalizers": steps}
+    elif normalizer and normalizer["type"] == "Prepend":
+        normalizer = None
+    split = definition.get("pre_tokenizer")
+    if split and split["type"] == "Sequence":
+        split = {**split, "pretokenizers": list(map(_without_prefix, split["pretokenizers"]))}
+    elif split:
+        split = _without_prefix(split)
+    return {
+        **definition,
+        "normalizer": normalizer,
+        "pre_tokenizer": split,
+        "post_processor": None,
+    }
+
+
+def _without_prefix(split: dict[str, Any]) -> dict[str, Any]:
+    if split["type"] == "Metaspace":
+        kept = {key: value for key, value in split.items() if key != "add_prefix_space"}
+        return {**kept, "prepend_scheme": "never"}
+    return {**split, "add_prefix_space": False} if split["type"] == "ByteLevel" else split
+
+
 class Tokenizer:
     """A `tokenizer.json` with line-wise caching and byte lookup.
 
-    The tokenizer guarantees that pieces cut before each line feed, tokenised one by one,
-    give the tokens of the whole text; `encode` relies on it. May be shared by threads.
+    Our vocabularies guarantee that pieces cut before each line feed, tokenised one by one,
+    give the tokens of the whole text; `encode` relies on it. Foreign ones do not (many have
+    tokens such as `):` with the line feed), so there a text is encoded whole. May be shared by
+    threads.
 
     Attributes:
-        special: ids of the special tokens.
+        special: ids of the special tokens by their role; those that a foreign vocabulary lacks
+            are its end-of-text token.
+        special_texts: text of each special token that has a role to its id.
+        template: the prompt layouts.
         vocab_size: number of ids, special ones included.
         special_ids: every special id, spares included.
     """
 
-    def __init__(self, definition: dict[str, Any]) -> None:
-        """Build from the parsed content of a `tokenizer.json`.
+    def __init__(
+        self, definition: dict[str, Any], template: Mapping[str, Any] = OWN_TEMPLATE
+    ) -> None:
+        """Build from the parsed content of a `tokenizer.json` and the manifest's template.
 
         Raises:
-            TokenizerError: it is not a byte-level BPE with our special tokens.
+            TokenizerError: it is not byte-pair encoding, or lacks the template's tokens.
         """
-        added = {token["content"]: int(token["id"]) for token in definition["added_tokens"]}
+        model = definition["model"]
+        if model.get("type", "BPE") != "BPE":
+            raise TokenizerError(f"unsupported kind of tokenizer: {model['type']}, not BPE")
+        added = {token["content"]: token for token in definition["added_tokens"]}
+        # Runs of spaces are text, though some vocabularies have them among the added tokens.
+        spaces = {
+            content: token
+            for content, token in added.items()
+            if content.isspace() and not token.get("special")
+        }
+        special = {name: int(added[name]["id"]) for name in added.keys() - spaces.keys()}
         names = SpecialTokens.__dataclass_fields__
-        if missing := [f"<|{name}|>" for name in names if f"<|{name}|>" not in added]:
+        roles: Mapping[str, str] = template.get("roles") or {n: f"<|{n}|>" for n in names}
+        if missing := [text for text in roles.values() if text not in special]:
             raise TokenizerError(f"the tokenizer lacks the special tokens {' '.join(missing)}")
-        self.special = SpecialTokens(**{name: added[f"<|{name}|>"] for name in names})
-        self.special_ids = frozenset(added.values())
+        self.special = SpecialTokens(
+            **{name: special[roles.get(name, roles["eot"])] for name in names}
+        )
+        self.special_texts = {text: special[text] for text in roles.values()}
+        self.special_ids = frozenset(special.values())
+        self.template = Template.parse(template, special)
+        self._line_wise = "roles" not in template
         # Without added tokens the library has no way to turn the text "<|eom|>" of a
         # source file into the id that ends a completion.
-        self._library = tokenizers.Tokenizer.from_str(
-            json.dumps({**definition, "added_tokens": []})
-        )
-        vocab: dict[str, int] = definition["model"]["vocab"]
-        self.vocab_size = max(*vocab.values(), *added.values()) + 1
-        self._bytes = self._token_table(vocab)
+        kept = _without_dummy_prefix({**definition, "added_tokens": list(spaces.values())})
+        self._library = tokenizers.Tokenizer.from_str(json.dumps(kept))
+        vocab: dict[str, int] = model["vocab"]
+        self.vocab_size = max(max(vocab.values()), *special.values()) + 1
+        self._bytes = self._token_table(vocab, sentencepiece=bool(model.get("byte_fallback")))
+        for content, token in spaces.items():
+            self._bytes[int(token["id"])] = content.encode()
+        # Where SentencePiece has a byte twice, as text and as <0x41>, the text comes later.
         self._ids = {data: i for i, data in enumerate(self._bytes) if data}
         self._sorted_bytes = sorted(self._ids)
         self._sorted_ids = np.array([self._ids[data] for data in self._sorted_bytes], np.int64)
@@ -117,34 +196,36 @@ class Tokenizer:
         self._allowed_cached = lru_cache(_CACHED_PREFIXES)(self._allowed)
 
     @classmethod
-    def from_file(cls, path: Path | str) -> Tokenizer:
-        """Read a `tokenizer.json`.
+    def from_file(cls, path: Path | str, template: Mapping[str, Any] = OWN_TEMPLATE) -> Tokenizer:
+        """Read a `tokenizer.json`; `template` is the manifest's.
 
         Raises:
-            TokenizerError: missing, unreadable, or not a byte-level BPE with our special tokens.
+            TokenizerError: missing, unreadable, not byte-pair encoding, or without the
+                template's tokens.
         """
+        definition = read_definition(path)
         try:
-            definition = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise TokenizerError(f"the tokenizer {path} is not valid JSON: {error}") from error
-        try:
-            return cls(definition)
+            return cls(definition, template)
         except TokenizerError:
             raise
         except Exception as error:  # the library raises plain Exception on a malformed definition
             raise TokenizerError(f"the tokenizer {path} is malformed: {error}") from error
 
-    def _token_table(self, vocab: dict[str, int]) -> list[bytes]:
+    def _token_table(self, vocab: dict[str, int], *, sentencepiece: bool) -> list[bytes]:
         alphabet = _byte_alphabet()
         table = [b""] * self.vocab_size
         for token, token_id in vocab.items():
-            if token_id not in self.special_ids:
-                try:
-                    table[token_id] = bytes(alphabet[character] for character in token)
-                except KeyError:
-                    raise TokenizerError(f"token {token_id} is not byte-level: {token!r}") from None
+            if token_id in self.special_ids:
+                continue
+            if sentencepiece:
+                byte = _FALLBACK_BYTE.fullmatch(token)
+                data = bytes.fromhex(byte[1]) if byte else token.replace("\u2581", " ").encode()
+                table[token_id] = data
+                continue
+            try:
+                table[token_id] = bytes(alphabet[character] for character in token)
+            except KeyError:
+                raise TokenizerError(f"token {token_id} is not byte-level: {token!r}") from None
         return table
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
@@ -154,7 +235,7 @@ class Tokenizer:
         if not text.isascii():
             # Editors may send half of a surrogate pair; UTF-8 cannot hold it.
             text = _SURROGATE.sub("\ufffd", text)
-        for piece in split_lines(text):
+        for piece in split_lines(text) if self._line_wise else [text] if text else []:
             cache = len(piece) <= _CACHED_LINE_LENGTH
             yield self._encode_cached(piece) if cache else self._encode_piece(piece)
 
@@ -163,8 +244,9 @@ class Tokenizer:
         return [token_id for piece in self._pieces(text) for token_id in piece]
 
     def encode_lines(self, text: str) -> list[list[int]]:
-        """Ids per piece of `split_lines(text)`; joined they equal `encode(text)`."""
-        return [list(piece) for piece in self._pieces(text)]
+        """Ids per piece of `split_lines(text)`; joined they equal `encode(text)`, in our own
+        vocabularies."""
+        return [self.encode(piece) for piece in split_lines(text)]
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; empty for special tokens.

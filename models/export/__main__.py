@@ -16,24 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ModelError, WeightsError
-from models.export.graph import build_graph, save_graph
+from models.export.graph import write_graph
 from models.export.huggingface import load_checkpoint
 from models.export.verify import verify_export
 from models.registry import DEFAULT_MODEL, FileEntry, Manifest
+from models.template import OWN_TEMPLATE
 from models.tokenizer import Tokenizer
 
 REPORT = "report.json"
 _FILE_LIMIT = 95_000_000
 _TOTAL_LIMIT = 120_000_000
-_PROMPT = ["<|eot|>", "<|suffix|>", "{suffix}", "<|prefix|>", "{prefix}"]
-TEMPLATE = {
-    "joint": {"layout": _PROMPT, "heal_last_token": True, "stop": ["<|eom|>", "<|eot|>"]},
-    "sep": {
-        "layout": [*_PROMPT, "<|middle|>"],
-        "heal_last_token": False,
-        "stop": ["<|eom|>", "<|eot|>"],
-    },
-}
 
 
 def export(
@@ -62,7 +54,7 @@ def export(
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / REPORT).unlink(missing_ok=True)  # it described the export that is being replaced
-    paths = save_graph(build_graph(shape, parameters), out)
+    paths = write_graph(shape.decoder(), parameters, out)
     shutil.copyfile(checkpoint / "tokenizer.json", out / "tokenizer.json")
     paths.append(out / "tokenizer.json")
     manifest = Manifest(
@@ -71,7 +63,7 @@ def export(
         files={path.name: FileEntry.of(path) for path in paths},
         context_length=shape.max_position_embeddings,
         languages=["python"],
-        template=TEMPLATE,
+        template=OWN_TEMPLATE,
         tokenizer="tokenizer.json",
         special_ids=tokenizer.special.by_text(),
         training=training or {},

@@ -1,4 +1,4 @@
-"""The rq8 decoding graph, built by hand with `onnx.helper`.
+"""The decoding graph, built by hand with `onnx.helper`.
 
 Exporters lose at least one of: the shared embedding, per-row activation scales, KV buffers
 updated in place, or logits for the last n positions only. All four matter for latency.
@@ -12,7 +12,7 @@ same buffers as the past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +20,35 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.export.quantize import (
+from models.export.decoder import (
     EMBEDDING,
-    Architecture,
-    Float32,
+    HEAD,
+    POSITIONS,
+    Decoder,
+    Matrix,
+    Norm,
+    inverse_frequencies,
     layer_matrices,
-    norm_weights,
-    quantize_rows,
+    norm_vectors,
+    table,
 )
+from models.export.packing import Precision, pack
+from models.export.quantize import BLOCK, Float32
+from models.export.store import DATA, JOURNAL, Tensors, TensorStore
 
 _MS = "com.microsoft"
-_INLINE_BYTES = 4096
+GRAPH = "model.onnx"
 
 
 class _Builder:
-    """Collects nodes and initializers; every method returns the name of its output."""
+    """Collects nodes and small constants; every method returns the name of its output."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Decoder, precision: Precision) -> None:
         self.shape = shape
+        self.precision = precision
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, NDArray[np.generic]] = {}
+        self.constants: dict[str, NDArray[np.generic]] = {}
+        self._quantized: set[str] = set()
         # Activations are divided by their row's largest magnitude first, so one constant
         # scale and zero point quantise every row over its full range.
         self.constant("act.scale", np.array(1 / 127, np.float32))
@@ -48,18 +57,13 @@ class _Builder:
         self.constant("last_axis", np.array([-1], np.int64))
         self.constant("row_axis", np.array([1], np.int64))
         self.constant("end", np.array([np.iinfo(np.int64).max], np.int64))
-        query, key, value = shape.qkv_sizes
-        self.constant("qkv_sizes", np.array([query, key, value], np.int64))
+        self.constant("qkv_sizes", np.array(shape.qkv_sizes, np.int64))
         for kind, heads in (("q", shape.num_attention_heads), ("k", shape.num_key_value_heads)):
             self.constant(f"{kind}.heads", np.array([-1, heads, shape.head_dim], np.int64))
             self.constant(f"{kind}.flat", np.array([1, -1, heads * shape.head_dim], np.int64))
-        positions = np.arange(shape.max_position_embeddings)[:, None]
-        frequency = shape.rope_theta ** (-np.arange(0, shape.head_dim, 2) / shape.head_dim)
-        self.constant("rope.cos", np.cos(positions * frequency).astype(np.float32))
-        self.constant("rope.sin", np.sin(positions * frequency).astype(np.float32))
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
-        self.initializers[name] = value
+        self.constants[name] = value
         return name
 
     def node(
@@ -71,164 +75,277 @@ class _Builder:
         self.nodes.append(node)
         return outputs[-1]
 
-    def matrix(self, name: str, weight: Float32) -> None:
-        """Store `[out, in]` quantised and transposed."""
-        values, scale = quantize_rows(weight)
-        self.constant(f"{name}.q8", np.ascontiguousarray(values.T))
-        self.constant(f"{name}.scale", scale)
-
-    def quantize_activation(self, x: str) -> str:
-        """Quantise each row of `x` by its own range; returns the prefix of the two results."""
+    def quantize_activation(self, x: str) -> None:
+        """Quantise each row of `x` by its own range, once for all matrices that read it."""
+        if x in self._quantized:
+            return
+        self._quantized.add(x)
         self.node("Abs", [x], f"{x}.abs")
         self.node("ReduceMax", [f"{x}.abs", "last_axis"], f"{x}.max", keepdims=1)
         # A row of zeros (a pad embedding) must not divide by zero.
         self.node("Max", [f"{x}.max", "act.tiny"], f"{x}.range")
         self.node("Div", [x, f"{x}.range"], f"{x}.unit")
         self.node("QuantizeLinear", [f"{x}.unit", "act.scale", "act.zero"], f"{x}.u8")
-        return x
 
-    def matmul(self, x: str, weight: str, out: str) -> str:
-        """`x` must have gone through `quantize_activation`."""
-        inputs = [f"{x}.u8", f"{weight}.q8", "act.scale", f"{weight}.scale", "act.zero"]
-        self.node("MatMulIntegerToFloat", inputs, f"{out}.unit", ms=True)
-        return self.node("Mul", [f"{out}.unit", f"{x}.range"], out)
+    def matmul(self, x: str, name: str, out: str, *, width: int, biased: bool = False) -> str:
+        """`x` times the matrix `name` with `width` outputs."""
+        precision = self.precision.of(name)
+        product = f"{out}.product" if biased else out
+        if precision is Precision.FLOAT:
+            self.node("FusedMatMul", [x, f"{name}.float"], product, ms=True, transB=1)
+        elif precision is Precision.Q4:
+            inputs = [x, f"{name}.q4", f"{name}.scale"]
+            attributes = {"K": self._inputs(name), "N": width, "bits": 4, "block_size": BLOCK}
+            self.node("MatMulNBits", inputs, product, ms=True, **attributes, accuracy_level=4)
+        else:
+            self.quantize_activation(x)
+            inputs = [f"{x}.u8", f"{name}.q8", "act.scale", f"{name}.scale", "act.zero"]
+            self.node("MatMulIntegerToFloat", inputs, f"{product}.unit", ms=True)
+            self.node("Mul", [f"{product}.unit", f"{x}.range"], product)
+        return self.node("Add", [product, f"{name}.bias"], out) if biased else product
+
+    def _inputs(self, name: str) -> int:
+        if name.endswith("down_proj"):
+            return self.shape.intermediate_size
+        query, _, _ = self.shape.qkv_sizes
+        return query if name.endswith("o_proj") else self.shape.hidden_size
 
     def embed(self, ids: str, out: str) -> str:
-        """Look up rows of the head's transposed matrix, so the embedding is stored once."""
-        self.node("Gather", [f"{EMBEDDING}.q8", ids], f"{out}.columns", axis=1)
-        self.node("Transpose", [f"{out}.columns"], f"{out}.q8", perm=[1, 2, 0])
+        """Look up rows; a tied embedding is stored once, as the head's transposed matrix."""
+        if self.precision is Precision.FLOAT:
+            return self.node("Gather", [f"{EMBEDDING}.float", ids], out)
+        if self.shape.tie_word_embeddings:
+            self.node("Gather", [f"{EMBEDDING}.q8", ids], f"{out}.columns", axis=1)
+            self.node("Transpose", [f"{out}.columns"], f"{out}.q8", perm=[1, 2, 0])
+        else:
+            self.node("Gather", [f"{EMBEDDING}.q8", ids], f"{out}.q8")
         self.node("Cast", [f"{out}.q8"], f"{out}.values", to=TensorProto.FLOAT)
         self.node("Gather", [f"{EMBEDDING}.scale", ids], f"{out}.scale")
         self.node("Unsqueeze", [f"{out}.scale", "last_axis"], f"{out}.scales")
         return self.node("Mul", [f"{out}.values", f"{out}.scales"], out)
 
-    def norm(self, x: str, weight: str, out: str) -> str:
-        epsilon = self.shape.rms_norm_eps
+    def add_positions(self, x: str) -> str:
+        """Add the learned embedding of each token's position."""
+        self.constant("one", np.array(1, np.int64))
+        self.constant("scalar", np.array([], np.int64))
+        self.node("Shape", ["input_ids"], "rows", start=1, end=2)
+        self.node("Cast", ["total_len"], "total", to=TensorProto.INT64)
+        self.node("Sub", ["total", "rows"], "first")
+        bounds = [self.node("Reshape", [n, "scalar"], f"{n}.scalar") for n in ("first", "total")]
+        self.node("Range", [*bounds, "one"], "positions")
+        self.node("Gather", [f"{POSITIONS}.float", "positions"], "positions.embedded")
+        return self.node("Add", [x, "positions.embedded"], f"{x}.placed")
+
+    def norm(self, x: str, name: str, out: str) -> str:
+        if self.shape.norm is Norm.RMS:
+            return self.rms(x, f"{name}.weight", out)
+        inputs = [x, f"{name}.weight", f"{name}.bias"]
+        return self.node("LayerNormalization", inputs, out, epsilon=self.shape.norm_eps, axis=-1)
+
+    def rms(self, x: str, weight: str, out: str) -> str:
+        epsilon = self.shape.norm_eps
         return self.node("SimplifiedLayerNormalization", [x, weight], out, epsilon=epsilon, axis=-1)
 
-    def add_norm(self, residual: str, x: str, weight: str, out: str) -> tuple[str, str]:
-        """RMSNorm of the sum; returns it and the sum."""
+    def add_norm(self, residual: str, x: str, name: str, out: str) -> tuple[str, str]:
+        """Norm of the sum; returns it and the sum."""
         outputs = [out, "", "", f"{out}.sum"]
-        epsilon = self.shape.rms_norm_eps
-        inputs = [residual, x, weight]
-        self.node("SkipSimplifiedLayerNormalization", inputs, *outputs, ms=True, epsilon=epsilon)
+        simple = self.shape.norm is Norm.RMS
+        op = "SkipSimplifiedLayerNormalization" if simple else "SkipLayerNormalization"
+        weights = [f"{name}.weight"] if simple else [f"{name}.weight", f"{name}.bias"]
+        inputs, epsilon = [residual, x, *weights], self.shape.norm_eps
+        self.node(op, inputs, *outputs, ms=True, epsilon=epsilon)
         return out, f"{out}.sum"
 
     def head_norm(self, x: str, kind: str, weight: str) -> str:
         """RMSNorm over each head (Qwen3's QK-norm)."""
         heads = self.node("Reshape", [x, f"{kind}.heads"], f"{x}.heads")
         return self.node(
-            "Reshape", [self.norm(heads, weight, f"{x}.normed"), f"{kind}.flat"], f"{x}.flat"
+            "Reshape", [self.rms(heads, weight, f"{x}.normed"), f"{kind}.flat"], f"{x}.flat"
         )
 
     def attention(self, x: str, layer: int) -> str:
-        name = f"model.layers.{layer}.self_attn"
-        qkv = self.matmul(self.quantize_activation(x), f"{name}.qkv_proj", f"l{layer}.qkv")
+        shape, name = self.shape, f"model.layers.{layer}.self_attn"
+        width = sum(shape.qkv_sizes)
+        fused = f"{name}.qkv_proj"
+        qkv = self.matmul(x, fused, f"l{layer}.qkv", width=width, biased=shape.qkv_bias)
         q, k, v = (f"l{layer}.{kind}" for kind in "qkv")
         self.node("Split", [qkv, "qkv_sizes"], q, k, v, axis=-1)
-        q = self.head_norm(q, "q", f"{name}.q_norm.weight")
-        k = self.head_norm(k, "k", f"{name}.k_norm.weight")
+        if shape.qk_norm:
+            q = self.head_norm(q, "q", f"{name}.q_norm.weight")
+            k = self.head_norm(k, "k", f"{name}.k_norm.weight")
         past = [f"past.{layer}.{kind}" for kind in "kv"]
         present = [f"present.{layer}.{kind}" for kind in "kv"]
+        rotary = ["rope.cos", "rope.sin"] if shape.rope_theta is not None else []
         self.node(
             "GroupQueryAttention",
-            [q, k, v, *past, "seqlens_k", "total_len", "rope.cos", "rope.sin"],
+            [q, k, v, *past, "seqlens_k", "total_len", *rotary],
             f"l{layer}.attended",
             *present,
             ms=True,
-            num_heads=self.shape.num_attention_heads,
-            kv_num_heads=self.shape.num_key_value_heads,
-            scale=self.shape.head_dim**-0.5,
-            do_rotary=1,
+            num_heads=shape.num_attention_heads,
+            kv_num_heads=shape.num_key_value_heads,
+            scale=shape.attention_scale,
+            do_rotary=int(bool(rotary)),
         )
-        attended = self.quantize_activation(f"l{layer}.attended")
-        return self.matmul(attended, f"{name}.o_proj", f"l{layer}.o")
+        attended, out = f"l{layer}.attended", f"l{layer}.o"
+        width, biased = shape.hidden_size, shape.out_bias
+        return self.matmul(attended, f"{name}.o_proj", out, width=width, biased=biased)
+
+    def activation(self, x: str, out: str) -> str:
+        if self.shape.activation == "silu":
+            return self.node("QuickGelu", [x], out, ms=True, alpha=1.0)
+        approximate = "tanh" if self.shape.activation == "gelu_tanh" else "none"
+        return self.node("Gelu", [x], out, approximate=approximate)
 
     def feed_forward(self, x: str, layer: int) -> str:
-        name = f"model.layers.{layer}.mlp"
-        self.quantize_activation(x)
-        gate = self.matmul(x, f"{name}.gate_proj", f"l{layer}.gate")
-        up = self.matmul(x, f"{name}.up_proj", f"l{layer}.up")
-        silu = self.node("QuickGelu", [gate], f"l{layer}.silu", ms=True, alpha=1.0)
-        product = self.node("Mul", [silu, up], f"l{layer}.product")
-        return self.matmul(self.quantize_activation(product), f"{name}.down_proj", f"l{layer}.down")
+        shape, name = self.shape, f"model.layers.{layer}.mlp"
+        width, biased = shape.intermediate_size, shape.mlp_bias
+        up = f"l{layer}.up"
+        if shape.gated:
+            gate = f"l{layer}.gate"
+            self.matmul(x, f"{name}.gate_proj", gate, width=width, biased=biased)
+            self.matmul(x, f"{name}.up_proj", up, width=width, biased=biased)
+            self.activation(gate, f"l{layer}.silu")
+            wide = self.node("Mul", [f"l{layer}.silu", up], f"l{layer}.product")
+        else:
+            self.matmul(x, f"{name}.up_proj", up, width=width, biased=biased)
+            wide = self.activation(up, f"l{layer}.product")
+        out, width = f"l{layer}.down", shape.hidden_size
+        return self.matmul(wide, f"{name}.down_proj", out, width=width, biased=biased)
 
     def decoder(self) -> None:
+        shape = self.shape
         residual = self.embed("input_ids", "embedded")
-        x = self.norm(residual, "model.layers.0.input_layernorm.weight", "l0.in")
-        last = self.shape.num_hidden_layers - 1
+        if shape.embedding_multiplier != 1:
+            self.constant("embedding.factor", np.array(shape.embedding_multiplier, np.float32))
+            residual = self.node("Mul", [residual, "embedding.factor"], "embedded.scaled")
+        if shape.rope_theta is None:
+            residual = self.add_positions(residual)
+        x = self.norm(residual, "model.layers.0.input_layernorm", "l0.in")
+        last = shape.num_hidden_layers - 1
         for layer in range(last + 1):
             attended = self.attention(x, layer)
-            weight = f"model.layers.{layer}.post_attention_layernorm.weight"
-            x, residual = self.add_norm(residual, attended, weight, f"l{layer}.mid")
+            name = f"model.layers.{layer}.post_attention_layernorm"
+            x, residual = self.add_norm(residual, attended, name, f"l{layer}.mid")
             update = self.feed_forward(x, layer)
             if layer < last:
-                weight = f"model.layers.{layer + 1}.input_layernorm.weight"
-                x, residual = self.add_norm(residual, update, weight, f"l{layer + 1}.in")
+                name = f"model.layers.{layer + 1}.input_layernorm"
+                x, residual = self.add_norm(residual, update, name, f"l{layer + 1}.in")
         # The head costs as much as a layer: only rows whose logits are wanted pay for it.
         rows = ["logits_from", "end", "row_axis"]
         residual = self.node("Slice", [residual, *rows], "final.residual")
         update = self.node("Slice", [update, *rows], "final.update")
-        inputs = [residual, update, "model.norm.weight"]
-        epsilon = self.shape.rms_norm_eps
-        op = "SkipSimplifiedLayerNormalization"
-        final = self.node(op, inputs, "final", ms=True, epsilon=epsilon)
-        self.matmul(self.quantize_activation(final), EMBEDDING, "logits")
+        final, _ = self.add_norm(residual, update, "model.norm", "final")
+        head = EMBEDDING if shape.tie_word_embeddings else HEAD
+        self.matmul(final, head, "logits", width=shape.vocab_size)
+
+    def model(self, stored: list[onnx.TensorProto]) -> onnx.ModelProto:
+        shape = self.shape
+
+        def value(name: str, kind: int, dims: list[int | str]) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(name, kind, dims)
+
+        buffer: list[int | str] = [1, shape.num_key_value_heads, "capacity", shape.head_dim]
+        layers = [(layer, kind) for layer in range(shape.num_hidden_layers) for kind in "kv"]
+        inputs = [
+            value("input_ids", TensorProto.INT64, [1, "new"]),
+            value("seqlens_k", TensorProto.INT32, [1]),
+            value("total_len", TensorProto.INT32, [1]),
+            value("logits_from", TensorProto.INT64, [1]),
+            *(value(f"past.{layer}.{kind}", TensorProto.FLOAT, buffer) for layer, kind in layers),
+        ]
+        outputs = [
+            value("logits", TensorProto.FLOAT, [1, "wanted", shape.vocab_size]),
+            *(
+                value(f"present.{layer}.{kind}", TensorProto.FLOAT, buffer)
+                for layer, kind in layers
+            ),
+        ]
+        tensors = [numpy_helper.from_array(data, name) for name, data in self.constants.items()]
+        graph = helper.make_graph(self.nodes, "snowcoder", inputs, outputs, [*tensors, *stored])
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid(_MS, 1)]
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=10, producer_name="snowcoder"
+        )
 
 
-def build_graph(shape: Architecture, parameters: Mapping[str, Float32]) -> onnx.ModelProto:
-    """The decoding graph with quantised weights.
+def _rope_tables(shape: Decoder) -> Tensors:
+    positions = np.arange(shape.max_position_embeddings)[:, None]
+    angles = positions * np.array(inverse_frequencies(shape))
+    return {
+        "rope.cos": np.cos(angles).astype(np.float32),
+        "rope.sin": np.sin(angles).astype(np.float32),
+    }
+
+
+def _groups(
+    shape: Decoder, parameters: Mapping[str, Float32], precision: Precision
+) -> Iterator[tuple[str, int, Callable[[], Tensors]]]:
+    """Everything stored in the data file: name, number of weights, and how to make it."""
+
+    def packed(matrix: Matrix, by_row: bool = False) -> Callable[[], Tensors]:
+        kind = precision.of(matrix.name)
+        return lambda: pack(matrix, parameters, kind, by_row=by_row)
+
+    size, tied = shape.vocab_size * shape.hidden_size, shape.tie_word_embeddings
+    yield EMBEDDING, size, packed(table(shape, EMBEDDING), by_row=not tied)
+    if not tied:
+        yield HEAD, size, packed(table(shape, HEAD))
+    query, key, value = shape.qkv_sizes
+    wide = shape.intermediate_size * shape.hidden_size
+    sizes = {"qkv_proj": (query + key + value) * shape.hidden_size}
+    sizes |= {"o_proj": query * shape.hidden_size}
+    for layer in range(shape.num_hidden_layers):
+        for matrix in layer_matrices(shape, layer):
+            yield matrix.name, sizes.get(matrix.name.rsplit(".", 1)[-1], wide), packed(matrix)
+
+    def vectors() -> Tensors:
+        return {
+            vector.name: parameters[vector.source] * np.float32(vector.factor)
+            for vector in norm_vectors(shape)
+        }
+
+    yield "norms", 0, vectors
+    if shape.rope_theta is not None:
+        yield "rope", 0, lambda: _rope_tables(shape)
+        return
+    (source,) = table(shape, POSITIONS).weights
+    length = shape.max_position_embeddings
+    yield POSITIONS, 0, lambda: {f"{POSITIONS}.float": parameters[source][:length]}
+
+
+def write_graph(
+    shape: Decoder,
+    parameters: Mapping[str, Float32],
+    directory: Path,
+    precision: Precision = Precision.RQ8,
+    *,
+    key: str = "",
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Path]:
+    """Write `model.onnx` and `model.data`; returns both paths.
 
     Args:
         shape: architecture of the checkpoint.
-        parameters: Hugging Face names to float32 tensors.
+        parameters: Hugging Face names to float32 tensors; each is asked for once.
+        directory: exists; an older graph in it is replaced.
+        precision: of the matrices.
+        key: with the same key, a call that was interrupted is gone on with.
+        progress: called with the number of weights done since the last call.
 
     Raises:
         KeyError: a parameter is missing.
+        OSError: the files cannot be written.
     """
-    builder = _Builder(shape)
-    builder.matrix(EMBEDDING, parameters[f"{EMBEDDING}.weight"])
-    for layer in range(shape.num_hidden_layers):
-        for name, parts in layer_matrices(layer).items():
-            builder.matrix(name, np.concatenate([parameters[part] for part in parts]))
-    for name in norm_weights(shape.num_hidden_layers):
-        builder.constant(name, parameters[name])
+    path = directory / GRAPH
+    path.unlink(missing_ok=True)
+    builder = _Builder(shape, precision)
     builder.decoder()
-
-    def value(name: str, kind: int, dims: list[int | str]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, kind, dims)
-
-    buffer: list[int | str] = [1, shape.num_key_value_heads, "capacity", shape.head_dim]
-    layers = [(layer, kind) for layer in range(shape.num_hidden_layers) for kind in "kv"]
-    inputs = [
-        value("input_ids", TensorProto.INT64, [1, "new"]),
-        value("seqlens_k", TensorProto.INT32, [1]),
-        value("total_len", TensorProto.INT32, [1]),
-        value("logits_from", TensorProto.INT64, [1]),
-        *(value(f"past.{layer}.{kind}", TensorProto.FLOAT, buffer) for layer, kind in layers),
-    ]
-    outputs = [
-        value("logits", TensorProto.FLOAT, [1, "wanted", shape.vocab_size]),
-        *(value(f"present.{layer}.{kind}", TensorProto.FLOAT, buffer) for layer, kind in layers),
-    ]
-    tensors = [numpy_helper.from_array(data, name) for name, data in builder.initializers.items()]
-    graph = helper.make_graph(builder.nodes, "snowcoder", inputs, outputs, tensors)
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(_MS, 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="snowcoder")
-
-
-def save_graph(model: onnx.ModelProto, directory: Path) -> list[Path]:
-    """Write `model.onnx` and `model.data` (tensors over 4 KiB); returns both paths."""
-    paths = [directory / "model.onnx", directory / "model.data"]
-    for path in paths:
-        path.unlink(missing_ok=True)  # onnx appends to an existing data file
-    onnx.save(
-        model,
-        str(paths[0]),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=paths[1].name,
-        size_threshold=_INLINE_BYTES,
-    )
-    paths[1].chmod(paths[0].stat().st_mode)  # onnx makes the data file private to its writer
-    return paths
+    with TensorStore(directory, key) as store:
+        for group, weights, produce in _groups(shape, parameters, precision):
+            store.add(group, produce)
+            progress(weights)
+        model = builder.model(store.protos())
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    (directory / JOURNAL).unlink()
+    return [path, directory / DATA]

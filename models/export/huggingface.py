@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from models.errors import ModelError, WeightsError
+from models.export.checkpoint import read_json
 from models.export.quantize import Architecture, Float32, dequantize
 from models.registry import load_manifest
 
@@ -38,21 +39,25 @@ def load_checkpoint(directory: Path) -> tuple[Architecture, dict[str, Float32]]:
 
 
 def write_checkpoint(weights_dir: Path, out: Path) -> None:
-    """Write shipped weights, dequantised to float32, as `Qwen3ForCausalLM`.
+    """Write weights, dequantised to float32; shipped ones as `Qwen3ForCausalLM`.
 
     transformers, vLLM and llama.cpp's converter read the result.
 
     Raises:
-        WeightsError: the weights are missing or not of the rq8 format.
+        WeightsError: the weights are missing or not of a format of ours.
     """
     manifest = load_manifest(weights_dir)
-    special = manifest.special_ids
-    config = {
-        **Architecture(**manifest.architecture).to_config(),
-        "bos_token_id": special["<|eot|>"],
-        "eos_token_id": [special["<|eot|>"], special["<|eom|>"]],
-        "pad_token_id": special["<|pad|>"],
-    }
+    if "model_type" in manifest.architecture:  # imported: its configuration came with it
+        config = read_json(weights_dir / "config.json")
+        config |= {"dtype": "float32", "torch_dtype": "float32"}
+    else:
+        special = manifest.special_ids
+        config = {
+            **Architecture(**manifest.architecture).to_config(),
+            "bos_token_id": special["<|eot|>"],
+            "eos_token_id": [special["<|eot|>"], special["<|eom|>"]],
+            "pad_token_id": special["<|pad|>"],
+        }
     parameters = dequantize(weights_dir)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

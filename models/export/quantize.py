@@ -1,5 +1,6 @@
-"""The rq8 weight format: int8 rows with one float32 scale per output channel, and its inverse.
+"""The formats of stored weights, and their inverse.
 
+rq8: int8 rows with one float32 scale per output channel.
 A stored matrix is the transposed `[in, out]` int8 tensor `NAME.q8` and its scales
 `NAME.scale [out]`. Scales have 16 significant bits, so that `q * scale` and
 `127 * scale` are exact in float32: dequantising and quantising again gives the same bits,
@@ -18,11 +19,24 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from models.errors import WeightsError
-from models.registry import load_manifest
+from models.export.decoder import (
+    EMBEDDING,
+    HEAD,
+    POSITIONS,
+    Decoder,
+    Norm,
+    layer_matrices,
+    norm_vectors,
+    source_shapes,
+    table,
+)
+from models.registry import Manifest, load_manifest
 
 Float32 = NDArray[np.float32]
-EMBEDDING = "model.embed_tokens"
+BLOCK = 32
 _MANTISSA_BITS_DROPPED = 8
+# Dividing the largest magnitude by less than 8 clips it and spends the steps on the others.
+_STEPS = (-8.0, -7.5, -7.0, 7.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +92,11 @@ class Architecture:
             "dtype": "float32",
         }
 
-    @property
-    def qkv_sizes(self) -> tuple[int, int, int]:
-        """Output channels of the query, key and value projections."""
-        kv = self.num_key_value_heads * self.head_dim
-        return self.num_attention_heads * self.head_dim, kv, kv
+    def decoder(self) -> Decoder:
+        """The same in the terms of the graph."""
+        fields = asdict(self)
+        epsilon = fields.pop("rms_norm_eps")
+        return Decoder(model_type="qwen3", norm_eps=epsilon, qk_norm=True, **fields)
 
 
 def quantize_rows(weight: Float32) -> tuple[NDArray[np.int8], Float32]:
@@ -105,50 +119,113 @@ def dequantize_rows(values: NDArray[np.int8], scale: Float32) -> Float32:
     return values.astype(np.float32) * scale[:, None]
 
 
-def layer_matrices(layer: int) -> dict[str, tuple[str, ...]]:
-    """Stored matrix to the Hugging Face parameters stacked in it along the output axis."""
-    attention, mlp = f"model.layers.{layer}.self_attn", f"model.layers.{layer}.mlp"
-    fused = tuple(f"{attention}.{name}_proj.weight" for name in "qkv")
-    single = [f"{attention}.o_proj", *(f"{mlp}.{name}_proj" for name in ("gate", "up", "down"))]
-    return {f"{attention}.qkv_proj": fused, **{name: (f"{name}.weight",) for name in single}}
+def quantize_blocks(weight: Float32) -> tuple[NDArray[np.uint8], Float32]:
+    """Quantise `[out, in]` in blocks of 32 inputs to 4 bits; the zero point is 8.
+
+    Of a few scales per block, the one with the smallest squared error is taken.
+
+    Returns:
+        packed values `[out, blocks, 16]`, the even input in the low half of each byte, and
+        scales `[out, blocks]`. A last block that is not full is filled with zeros.
+    """
+    rows, width = weight.shape
+    blocks = -(-width // BLOCK)
+    padded = np.zeros((rows, blocks * BLOCK), np.float32)
+    padded[:, :width] = weight
+    split = padded.reshape(rows, blocks, BLOCK)
+    place = np.abs(split).argmax(axis=2, keepdims=True)
+    largest = np.take_along_axis(split, place, axis=2)
+    best_error = np.full((rows, blocks), np.inf, np.float32)
+    best_scale = np.ones((rows, blocks), np.float32)
+    best_values = np.full(split.shape, 8, np.uint8)
+    for steps in _STEPS:
+        scale = np.where(largest == 0, np.float32(1), largest / np.float32(steps))
+        values = np.clip(np.rint(split / scale) + 8, 0, 15).astype(np.uint8)
+        error = ((values.astype(np.float32) - 8) * scale - split).astype(np.float32)
+        error_sum = np.einsum("rbi,rbi->rb", error, error)
+        better = error_sum < best_error
+        best_error = np.where(better, error_sum, best_error)
+        best_scale = np.where(better, scale[:, :, 0], best_scale)
+        best_values = np.where(better[:, :, None], values, best_values)
+    packed = best_values[:, :, 0::2] | (best_values[:, :, 1::2] << 4)
+    return packed, best_scale.astype(np.float32)
 
 
-def norm_weights(layers: int) -> list[str]:
-    """Hugging Face names of every RMSNorm weight; stored as float32."""
-    names = ["input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"]
-    every = [f"model.layers.{layer}.{name}.weight" for layer in range(layers) for name in names]
-    return [*every, "model.norm.weight"]
+def dequantize_blocks(packed: NDArray[np.uint8], scale: Float32, width: int) -> Float32:
+    """Inverse of `quantize_blocks`: `[out, width]` float32."""
+    rows, blocks, _ = packed.shape
+    values = np.empty((rows, blocks, BLOCK), np.float32)
+    values[:, :, 0::2] = packed & 15
+    values[:, :, 1::2] = packed >> 4
+    whole = (values - 8) * scale.reshape(rows, blocks, 1)
+    return whole.reshape(rows, blocks * BLOCK)[:, :width]
+
+
+def decoder_of(manifest: Manifest) -> Decoder:
+    """The decoder that a manifest describes, of a shipped or an imported model.
+
+    Raises:
+        WeightsError: the manifest's architecture is not one.
+    """
+    fields = manifest.architecture
+    try:
+        if "model_type" not in fields:
+            return Architecture(**fields).decoder()
+        return Decoder(**{**fields, "norm": Norm(fields["norm"])})
+    except (TypeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{manifest.name}: malformed architecture ({error})") from error
 
 
 def dequantize(weights_dir: Path) -> dict[str, Float32]:
-    """Float32 parameters of shipped weights under their Hugging Face names.
+    """Float32 parameters of a weights directory under their Hugging Face names.
 
-    The tied `lm_head.weight` is not repeated.
+    A tied `lm_head.weight` is not repeated.
 
     Raises:
-        WeightsError: no manifest, or the graph is not of the rq8 format.
+        WeightsError: no manifest, or a graph that this version did not write.
     """
-    manifest = load_manifest(weights_dir)
-    shape = Architecture(**manifest.architecture)
+    shape = decoder_of(load_manifest(weights_dir))
+    path = weights_dir / "model.onnx"
     try:
-        model = onnx.load(str(weights_dir / "model.onnx"))
+        model = onnx.load(str(path))
     except Exception as error:  # protobuf and external-data errors share no base class
-        raise WeightsError(f"cannot read {weights_dir / 'model.onnx'}: {error}") from error
+        raise WeightsError(f"cannot read {path}: {error}") from error
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
 
-    def matrix(name: str) -> Float32:
-        values = numpy_helper.to_array(stored[f"{name}.q8"]).T
-        return dequantize_rows(values, numpy_helper.to_array(stored[f"{name}.scale"]))
+    def array(name: str) -> NDArray[Any]:
+        return numpy_helper.to_array(stored[name])
 
+    def weight(name: str, width: int, *, by_row: bool = False) -> Float32:
+        if f"{name}.float" in stored:
+            return array(f"{name}.float")
+        if f"{name}.q4" in stored:
+            return dequantize_blocks(array(f"{name}.q4"), array(f"{name}.scale"), width)
+        values = array(f"{name}.q8")
+        return dequantize_rows(values if by_row else values.T, array(f"{name}.scale"))
+
+    parameters: dict[str, Float32] = {}
+    shapes = source_shapes(shape)
+    tied = shape.tie_word_embeddings
     try:
-        parameters = {f"{EMBEDDING}.weight": matrix(EMBEDDING)}
+        for name in [EMBEDDING] if tied else [EMBEDDING, HEAD]:
+            (source,) = table(shape, name).weights
+            by_row = name == EMBEDDING and not tied
+            parameters[source] = weight(name, shape.hidden_size, by_row=by_row)
+        if shape.rope_theta is None:
+            parameters[table(shape, POSITIONS).weights[0]] = array(f"{POSITIONS}.float")
         for layer in range(shape.num_hidden_layers):
-            for name, parts in layer_matrices(layer).items():
-                sizes = shape.qkv_sizes if len(parts) > 1 else ()
-                cuts = np.cumsum(sizes)[:-1]
-                parameters.update(zip(parts, np.split(matrix(name), cuts), strict=True))
-        for name in norm_weights(shape.num_hidden_layers):
-            parameters[name] = numpy_helper.to_array(stored[name])
+            for matrix in layer_matrices(shape, layer):
+                cuts = np.cumsum([shapes[part][0] for part in matrix.weights])[:-1]
+                whole = weight(matrix.name, shapes[matrix.weights[0]][1])
+                whole = whole / np.float32(matrix.factor) if matrix.factor != 1 else whole
+                parameters.update(zip(matrix.weights, np.split(whole, cuts), strict=True))
+                if matrix.biases:
+                    bias = array(f"{matrix.name}.bias") / np.float32(matrix.factor)
+                    parameters.update(zip(matrix.biases, np.split(bias, cuts), strict=True))
+        for vector in norm_vectors(shape):
+            values = array(vector.name)
+            factor = np.float32(vector.factor)
+            parameters[vector.source] = values / factor if vector.factor != 1 else values
     except KeyError as error:
-        raise WeightsError(f"{weights_dir / 'model.onnx'} lacks the tensor {error}") from error
+        raise WeightsError(f"{path} lacks the tensor {error}") from error
     return parameters

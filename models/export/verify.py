@@ -1,11 +1,12 @@
 """How the quantised weights differ from the checkpoint in float32.
 
-The reference is `transformers.Qwen3ForCausalLM`, which shares no code with the graph; both
+The reference is `transformers`, which shares no code with the graph; both
 sides decode through `models.generate`, so the comparison is of numbers alone.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging as transformers_logging
 
 from models.backend import GenerateRequest
 from models.errors import WeightsError
@@ -63,8 +65,18 @@ class ReferenceSequencer:
     """The checkpoint in PyTorch float32."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """Load a Hugging Face directory."""
-        self._model = Qwen3ForCausalLM.from_pretrained(str(checkpoint), dtype=torch.float32).eval()
+        """Load a Hugging Face directory of safetensors; no code of the checkpoint's runs."""
+        transformers_logging.disable_progress_bar()
+        self._model = AutoModelForCausalLM.from_pretrained(
+            str(checkpoint),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        ).eval()
+        # The argument was renamed; the old name warns where the new one is known.
+        known = inspect.signature(self._model.forward).parameters
+        self._past_name = "cache" if "cache" in known else "past_key_values"
         self._past = DynamicCache()
 
     def restart(self) -> None:
@@ -76,9 +88,9 @@ class ReferenceSequencer:
         """See `Sequencer`."""
         result = self._model(
             torch.tensor([list(ids)]),
-            past_key_values=self._past,
             use_cache=True,
             logits_to_keep=n_logits,
+            **{self._past_name: self._past},
         )
         logits: Logits = result.logits[0].numpy()
         return logits

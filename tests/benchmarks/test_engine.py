@@ -108,8 +108,8 @@ def test_without_a_peer_there_are_no_ratios(tiny_weights, capsys):
 def test_llama_cpp_runs_the_same_model(tiny_weights, tiny_backend, tmp_path, ids):
     pytest.importorskip("gguf")
     pytest.importorskip("llama_cpp")
-    from benchmarks.gguf_weights import write_gguf
     from benchmarks.llama_peer import Flags, LlamaPeer, LlamaSequence
+    from models.export.gguf import write_gguf
 
     path = tmp_path / "tiny.gguf"
     write_gguf(tiny_weights, path)

@@ -1,0 +1,128 @@
+"""Tiny checkpoints of every architecture that can be imported, trained on real code.
+
+Random weights would not do: their logits are nearly flat, so a wrong graph may agree by chance
+and rounding may disagree for no reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+STEPS = 300
+VOCABULARY = 320
+CONTEXT = 512
+_BATCH, _LENGTH, _RATE = 16, 64, 6e-3
+_COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 192,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "initializer_range": 0.05,
+}
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(
+        **_COMMON,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+        rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 100_000.0},
+    ),
+    "qwen2": lambda: transformers.Qwen2Config(**_COMMON, tie_word_embeddings=True),
+    "qwen3": lambda: transformers.Qwen3Config(**_COMMON, head_dim=32, tie_word_embeddings=True),
+    "granite": lambda: transformers.GraniteConfig(
+        **_COMMON,
+        attention_multiplier=0.2,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.4,
+        logits_scaling=2.0,
+        tie_word_embeddings=True,
+    ),
+    "starcoder2": lambda: transformers.Starcoder2Config(
+        **_COMMON,
+        use_bias=True,
+        sliding_window=CONTEXT,
+        residual_dropout=0.0,
+        embedding_dropout=0.0,
+        attention_dropout=0.0,
+    ),
+    "gpt_bigcode": lambda: transformers.GPTBigCodeConfig(
+        vocab_size=VOCABULARY,
+        n_positions=CONTEXT,
+        n_embd=96,
+        n_layer=2,
+        n_head=6,
+        n_inner=192,
+        multi_query=True,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.05,
+    ),
+}
+
+
+_LIBRARY = Path(argparse.__file__).parent
+
+
+@cache
+def code() -> str:
+    """Python that everyone has: some modules of the standard library."""
+    files = ("argparse.py", "ast.py", "bdb.py")
+    return "\n".join((_LIBRARY / name).read_text(encoding="utf-8") for name in files)
+
+
+def foreign_tokenizer(
+    special: list[str], size: int = VOCABULARY, text: str | None = None
+) -> tokenizers.Tokenizer:
+    """A byte-level BPE as GPT-2's descendants have it, with `special` as its first ids."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text or code()], trainer)
+    return tokenizer
+
+
+def train(kind: str, tokenizer: tokenizers.Tokenizer, directory: Path) -> Path:
+    """Train a checkpoint of `CONFIGS[kind]` for `STEPS` steps and save it with its tokenizer."""
+    torch.manual_seed(0)
+    config = CONFIGS[kind]()
+    model = transformers.AutoModelForCausalLM.from_config(config).train()
+    ids = torch.tensor(tokenizer.encode(code()).ids)
+    generator = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=0.01)
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * min(1.0, (step + 1) / 20, 1.1 - step / STEPS)
+        starts = generator.integers(0, len(ids) - _LENGTH - 1, _BATCH)
+        batch = torch.stack([ids[start : start + _LENGTH + 1] for start in starts.tolist()])
+        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval().save_pretrained(directory)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
