@@ -183,7 +183,8 @@ class Tokenizer:
         kept = _without_dummy_prefix({**definition, "added_tokens": list(spaces.values())})
         self._library = tokenizers.Tokenizer.from_str(json.dumps(kept))
         vocab: dict[str, int] = model["vocab"]
-        self.vocab_size = max(max(vocab.values()), *special.values()) + 1
+        others = (*special.values(), *(int(token["id"]) for token in spaces.values()))
+        self.vocab_size = max(max(vocab.values()), *others) + 1
         self._bytes = self._token_table(vocab, sentencepiece=bool(model.get("byte_fallback")))
         for content, token in spaces.items():
             self._bytes[int(token["id"])] = content.encode()

@@ -166,7 +166,7 @@ def _activation(config: Config, key: str = "hidden_act") -> str:
 def _window(config: Config) -> int:
     window = config.get("sliding_window")
     used = config.get("use_sliding_window", config["model_type"] == "starcoder2")
-    longest = min(config["max_position_embeddings"], LONGEST_CONTEXT)
+    longest = min(int(config["max_position_embeddings"]), LONGEST_CONTEXT)
     return min(longest, int(window)) if used and window else longest
 
 

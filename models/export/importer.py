@@ -118,7 +118,9 @@ def _ends(
     """Texts of the tokens put before every text, and of the one that ends a text."""
     path = directory / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
-    texts = {int(token["id"]): str(token["content"]) for token in definition["added_tokens"]}
+    texts: dict[object, str] = {
+        int(token["id"]): str(token["content"]) for token in definition["added_tokens"]
+    }
     number = config.get("eos_token_id")
     number = number[0] if isinstance(number, list) and number else number
     end = _token_text(settings.get("eos_token")) or texts.get(number)

@@ -147,7 +147,7 @@ def quantize_blocks(weight: Float32) -> tuple[NDArray[np.uint8], Float32]:
         best_error = np.where(better, error_sum, best_error)
         best_scale = np.where(better, scale[:, :, 0], best_scale)
         best_values = np.where(better[:, :, None], values, best_values)
-    packed = best_values[:, :, 0::2] | (best_values[:, :, 1::2] << 4)
+    packed = (best_values[:, :, 0::2] | (best_values[:, :, 1::2] << 4)).astype(np.uint8)
     return packed, best_scale.astype(np.float32)
 
 
@@ -193,7 +193,8 @@ def dequantize(weights_dir: Path) -> dict[str, Float32]:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def array(name: str) -> NDArray[Any]:
-        return numpy_helper.to_array(stored[name])
+        values: NDArray[Any] = numpy_helper.to_array(stored[name])
+        return values
 
     def weight(name: str, width: int, *, by_row: bool = False) -> Float32:
         if f"{name}.float" in stored:
@@ -223,9 +224,8 @@ def dequantize(weights_dir: Path) -> dict[str, Float32]:
                     bias = array(f"{matrix.name}.bias") / np.float32(matrix.factor)
                     parameters.update(zip(matrix.biases, np.split(bias, cuts), strict=True))
         for vector in norm_vectors(shape):
-            values = array(vector.name)
-            factor = np.float32(vector.factor)
-            parameters[vector.source] = values / factor if vector.factor != 1 else values
+            values = array(vector.name) / np.float32(vector.factor)
+            parameters[vector.source] = values.astype(np.float32)
     except KeyError as error:
         raise WeightsError(f"{path} lacks the tensor {error}") from error
     return parameters
