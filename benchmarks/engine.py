@@ -262,7 +262,7 @@ def worst(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key in rows[0]:
         values = [row[key] for row in rows if row[key] is not None]
         report[key] = round(min(values), 3) if values else None
-    cancel = [result["cancel_p95_ms"] for result in results if result["cancel_p95_ms"] is not None]
+    cancel = [value for result in results if (value := result.get("cancel_p95_ms")) is not None]
     report["cancel_p95_ms"] = round(max(cancel), 1) if cancel else None
     return report | {"runs": list(results)}
 
