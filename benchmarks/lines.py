@@ -36,7 +36,9 @@ def line_cases(folder: Path, count: int, seed: int) -> list[Case]:
     if not folder.is_dir():
         raise BenchmarkDataError(f"{folder} is not a folder")
     files = [
-        (name, text.split("\n"), lines) for name, text in python_files(folder) if (lines := usable_lines(text))
+        (name, text.split("\n"), lines)
+        for name, text in python_files(folder)
+        if (lines := usable_lines(text))
     ]
     if not files:
         raise BenchmarkDataError(f"no Python files of {MIN_BYTES} bytes and more under {folder}")

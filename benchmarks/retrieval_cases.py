@@ -9,17 +9,15 @@ from __future__ import annotations
 import ast
 import builtins
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.data import BenchmarkDataError
 from benchmarks.lines import python_files, usable_lines
 from completion.context.memory import MemoryIndex
-from completion.context.types import Chunk, Definition, Index
-from completion.context.words import telling_lines
+from completion.context.view import View, without_copies
 
-_COPY = 0.5
 _LEAST_NAME, _MOST_HOMES = 4, 5
 """Calls to shorter names, or names defined in more places, do not tell what they call."""
 _BUILTIN = frozenset(dir(builtins)).union(
@@ -58,60 +56,9 @@ class Site:
         """What cursors that are not independent have in common."""
         return f"{self.project.name}/{self.path}"
 
-    def index(self) -> Index:
+    def index(self) -> View:
         """The project's, without this file and its copies."""
-        own = set(telling_lines(self.project.files[self.path]))
-        return View(self.project, lambda path: path == self.path or self._copy(own, path))
-
-    def _copy(self, own: set[str], path: str) -> bool:
-        other = set(telling_lines(self.project.files[path]))
-        return len(own & other) >= _COPY * max(1, min(len(own), len(other)))
-
-
-class View:
-    """An index without some files; implements `completion.context.types.Index`."""
-
-    def __init__(self, project: Project, hidden: Callable[[str], bool]) -> None:
-        """`hidden` tells by path."""
-        self._index = project.index
-        self._known: dict[str, bool] = {}
-        self._hidden = hidden
-
-    def _open(self, path: str) -> bool:
-        if path not in self._known:
-            self._known[path] = not self._hidden(path)
-        return self._known[path]
-
-    @property
-    def generation(self) -> int:
-        """Constant."""
-        return self._index.generation
-
-    def search(self, terms: Sequence[str], limit: int) -> list[tuple[Chunk, float]]:
-        """As the whole index, hidden files left out."""
-        found = self._index.search(terms, 4 * limit)
-        return [(chunk, score) for chunk, score in found if self._open(chunk.path)][:limit]
-
-    def following(self, chunk: Chunk) -> Chunk | None:
-        """As the whole index."""
-        return self._index.following(chunk) if self._open(chunk.path) else None
-
-    def chunks(self, path: str) -> list[Chunk]:
-        """As the whole index."""
-        return self._index.chunks(path) if self._open(path) else []
-
-    def definitions(self, name: str, limit: int) -> list[Definition]:
-        """As the whole index."""
-        found = self._index.definitions(name, 10 * limit)
-        return [one for one in found if self._open(one.path)][:limit]
-
-    def definitions_in(self, path: str) -> list[Definition]:
-        """As the whole index."""
-        return self._index.definitions_in(path) if self._open(path) else []
-
-    def resolve(self, module: str, importer: str) -> list[str]:
-        """As the whole index."""
-        return [path for path in self._index.resolve(module, importer) if self._open(path)]
+        return without_copies(self.project.index, self.project.files, self.path)
 
 
 def load_projects(folder: Path) -> list[Project]:

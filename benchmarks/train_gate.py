@@ -65,12 +65,16 @@ class Scorer:
     def __init__(self, backend: LocalBackend) -> None:
         self._backend = backend
         self._window = WindowPolicy().rested()
+        tokenizer = backend.tokenizer
+        # A line ends with any token that begins with a line break, or where the suffix is met.
+        ends = [i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i)[:1] == b"\n"]
+        self._ends = np.array([*ends, tokenizer.special.eom, tokenizer.special.eot])
 
     def sample(self, site: Site, kind: str) -> Sample | None:
         """Both scores at a cursor; None where nothing is retrieved."""
         before, gold, after = site.parts
         tokenizer = self._backend.tokenizer
-        plain = self._prompt(before, after, None)
+        plain = self._prompt(before, after)
         start = plain.ids.index(tokenizer.special.prefix) + 1
         window = tokenizer.decode(plain.ids[start:]) + plain.heal.decode("utf-8", "replace")
         suffix = tokenizer.decode(plain.ids[2 : start - 1])
@@ -79,8 +83,7 @@ class Scorer:
         if not found.picked:
             return None
         context = tuple(context_ids(found.picked))
-        # The line break belongs to it: what ends too late is wrong.
-        text = tokenizer.encode(f"{window}{gold.rstrip()}\n")
+        text = tokenizer.encode(window + gold.rstrip())
         known = tokenizer.encode(window)[:-1]
         same = 0
         while same < len(known) and known[same] == text[same]:
@@ -99,7 +102,7 @@ class Scorer:
             len(context),
         )
 
-    def _prompt(self, before: str, after: str, context: None) -> Prompt:
+    def _prompt(self, before: str, after: str) -> Prompt:
         builder = PromptBuilder(self._backend.tokenizer, self._backend.context_length)
         return builder.build(
             before,
@@ -108,13 +111,12 @@ class Scorer:
             window=self._window,
             mode=Mode.JOINT,
             max_tokens=64,
-            supply=context,
         )
 
     def _score(self, head: list[int], text: list[int], same: int) -> tuple[float, bool]:
-        """Log-probability of `text[same:]`, and whether each of its tokens is the likeliest."""
+        """Log-probability of `text[same:]` and a line's end; whether each step is the likeliest."""
         session = self._backend.session
-        cache, ids = session.new_cache(), [*head, *text[:-1]]
+        cache, ids = session.new_cache(), [*head, *text]
         first = len(head) + same - 1
         for begin in range(0, first, _CHUNK):
             session.forward(cache, ids[begin : min(first, begin + _CHUNK)])
@@ -122,8 +124,11 @@ class Scorer:
         highest = logits.max(axis=1, keepdims=True)
         norm = highest[:, 0] + np.log(np.exp(logits - highest).sum(axis=1))
         gold = np.array(text[same:])
-        chosen = logits[np.arange(len(gold)), gold] - norm
-        return float(chosen.sum()), bool((logits.argmax(axis=1) == gold).all())
+        chosen = logits[np.arange(len(gold)), gold] - norm[:-1]
+        end = logits[-1, self._ends] - highest[-1, 0]
+        total = chosen.sum() + np.log(np.exp(end).sum()) + highest[-1, 0] - norm[-1]
+        best = logits.argmax(axis=1)
+        return float(total), bool((best[:-1] == gold).all() and best[-1] in self._ends)
 
 
 def fit(samples: Sequence[Sample]) -> dict[str, float]:

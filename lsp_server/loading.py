@@ -3,23 +3,27 @@ long before that is done."""
 
 from __future__ import annotations
 
+from completion.context.types import Find
 from lsp_server.session import Loaded
 
 
-def load_engine(model: str | None, threads: int) -> Loaded:
+def load_engine(model: str | None, threads: int, find_index: Find | None = None) -> Loaded:
     """Find, verify, load and warm up the model; blocks for about a second.
 
     Args:
         model: name or folder of weights; None for the packaged ones.
         threads: threads of one decode.
+        find_index: the index of a document's workspace, called in the engine's thread.
 
     Raises:
         WeightsError: the weights are missing, altered or not understood.
     """
+    from completion.context.provider import ContextProvider
     from completion.engine import CompletionEngine
     from models.local import LocalBackend
     from models.registry import find
 
     backend = LocalBackend.load(find(model), threads=threads)
     backend.warm_up()
-    return Loaded(CompletionEngine(backend), lambda: backend.kv_bytes)
+    context = None if find_index is None else ContextProvider(find_index, backend.tokenizer)
+    return Loaded(CompletionEngine(backend, context), lambda: backend.kv_bytes)

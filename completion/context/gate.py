@@ -66,9 +66,7 @@ def expected_gain(values: Mapping[str, float], weights: Mapping[str, float] = WE
     return sum(weights[name] * values[name] for name in weights)
 
 
-def affordable(
-    gain: float, picked: Sequence[Picked], ms_per_token: float | None
-) -> list[Picked]:
+def affordable(gain: float, picked: Sequence[Picked], ms_per_token: float | None) -> list[Picked]:
     """The chunks, best first, whose share of the gain pays for reading them; none below the least.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -12,13 +12,11 @@ from completion.context import gate
 from completion.context.recent import Recent
 from completion.context.retrievers import RETRIEVERS, Candidate, Query, Retriever
 from completion.context.select import Picked, context_ids, fuse, pick
-from completion.context.types import Index
+from completion.context.types import Find, Index
 from completion.prompt import ContextSupply
-from completion.types import ContextPolicy, UsedChunk
+from completion.types import ContextPolicy, Record, UsedChunk
+from models.backend import Backend
 from models.tokenizer import Tokenizer
-
-Find = Callable[[str], tuple[Index, str] | None]
-"""The index that has a document (by URI) and its path in it; None where it is in no workspace."""
 
 _SAME_PLACE_LINES = 10
 """So near to where it was retrieved, context stays: what it is compared with is still in view."""
@@ -68,7 +66,7 @@ class ContextProvider:
     """Finds context when a prompt's window begins, and keeps it. Confined to the engine's thread.
 
     Args:
-        find: see `Find`; called for every new window, so it must not wait for an index.
+        find: the index of a document; must not wait.
         tokenizer: of the model.
         retrievers: by name.
     """
@@ -85,8 +83,7 @@ class ContextProvider:
         self._recent = Recent()
         self._held: OrderedDict[tuple[str, int, ContextPolicy], _Held] = OrderedDict()
         self._chunks: OrderedDict[tuple[int, ...], list[UsedChunk]] = OrderedDict()
-        self.spent_ms = 0.0
-        """Milliseconds of retrieving since the last `describe`."""
+        self._spent_ms = 0.0
 
     def observe(self, uri: str, text: str) -> None:
         """A document has this text now."""
@@ -137,15 +134,23 @@ class ContextProvider:
                 self._held.move_to_end(key)
                 while len(self._held) > _HELD:
                     self._held.popitem(last=False)
-            self.spent_ms += (time.perf_counter() - began) * 1000
+            self._spent_ms += (time.perf_counter() - began) * 1000
             return held.ids
 
         return ids
 
-    def describe(self, context: tuple[int, ...]) -> list[UsedChunk]:
-        """What the ids in a prompt are; empty where that is no longer known."""
-        self.spent_ms = 0.0
-        return self._chunks.get(context, [])
+    def note(self, context: tuple[int, ...], token_ms: float | None, record: Record) -> None:
+        """Write into `record` what the context in a prompt is, what it costs, and the time spent.
+
+        Args:
+            context: ids that a `supply` gave.
+            token_ms: what reading a token costs.
+            record: of the request.
+        """
+        record.context_ms, self._spent_ms = self._spent_ms, 0.0
+        record.context_tokens = len(context)
+        record.context_cost_ms = None if token_ms is None else round(len(context) * token_ms, 1)
+        record.chunks = list(self._chunks.get(context, []))
 
     def _choose(
         self, query: Query, index: Index, policy: ContextPolicy, budget: int, price: float | None
@@ -179,6 +184,12 @@ class ContextProvider:
             if other in paths and not (other == uri and chunk.end_line > shown_from)
         )
         return Query(path, prefix, suffix, seen, recent, edits)
+
+
+def ms_per_token(backend: Backend) -> float | None:
+    """Milliseconds that reading a prompt token takes; None where it is not known."""
+    one, two = backend.affordable_tokens(2.0), backend.affordable_tokens(3.0)
+    return None if one is None or two is None or two <= one else 1000 / (two - one)
 
 
 def _used(one: Picked) -> UsedChunk:

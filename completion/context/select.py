@@ -60,9 +60,7 @@ def fuse(proposed: Mapping[str, Sequence[Candidate]], weights: Mapping[str, floa
     return sorted(fused, key=lambda one: -one.score)
 
 
-def pick(
-    fused: Sequence[_Fused], query: Query, tokenizer: Tokenizer, budget: int
-) -> list[Picked]:
+def pick(fused: Sequence[_Fused], query: Query, tokenizer: Tokenizer, budget: int) -> list[Picked]:
     """The best chunks that say something new, at most `budget` tokens together."""
     known = {*telling_lines(query.prefix[-query.seen :]), *telling_lines(query.suffix)}
     picked: list[Picked] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,3 +74,8 @@ class Index(Protocol):
         """Paths of the files that importing `module` (dotted, perhaps relative) from `importer`
         may mean; empty where it is not part of the workspace."""
         ...
+
+
+Find = Callable[[str], tuple[Index, str] | None]
+"""The index that has a document (by URI) and its path in it; None where it is in no workspace.
+Called whenever a prompt's window begins: it must not wait."""

@@ -30,7 +30,7 @@ def _terms(word: str) -> tuple[str, ...]:
 
 
 def terms(text: str) -> list[str]:
-    """Lower-case search terms: each identifier whole, and its parts (`get_user` → `get`, `user`)."""
+    """Lower-case search terms: identifiers whole, and their parts (`get_user`: `get`, `user`)."""
     return [term for word in identifiers(text) for term in _terms(word)]
 
 
