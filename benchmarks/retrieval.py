@@ -86,10 +86,9 @@ def complete(
 ) -> tuple[bool, int]:
     """Whether the engine's line is the gold one, and the tokens of context it got."""
     before, gold, after = site.parts
-    index = site.index()
     context = None
     if retrievers is not None:
-        context = ContextProvider(lambda _: (index, site.path), backend.tokenizer, retrievers)
+        context = ContextProvider(site.find, backend.tokenizer, retrievers)
     engine = CompletionEngine(backend, context)
     policies = Policies(
         window=WindowPolicy().rested(),
@@ -169,11 +168,8 @@ def latency(backend: Backend, sites: Sequence[Site]) -> dict[str, float | None]:
     keys: dict[bool, list[float]] = {True: [], False: []}
     for site in sites:
         before, gold, after = site.parts
-        index = site.index()
         for with_context in (False, True):
-            provider = ContextProvider(
-                lambda _, view=index, own=site.path: (view, own), backend.tokenizer
-            )
+            provider = ContextProvider(site.find, backend.tokenizer)
             engine = CompletionEngine(backend, provider)
             policies = Policies(
                 trigger=TriggerPolicy(enabled=False),

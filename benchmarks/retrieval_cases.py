@@ -60,6 +60,10 @@ class Site:
         """The project's, without this file and its copies."""
         return without_copies(self.project.index, self.project.files, self.path)
 
+    def find(self, uri: str) -> tuple[View, str]:
+        """What a `ContextProvider` asks: this site's index and path, whatever the URI."""
+        return self.index(), self.path
+
 
 def load_projects(folder: Path) -> list[Project]:
     """Every folder in `folder` is a project.

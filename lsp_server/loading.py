@@ -13,11 +13,13 @@ def load_engine(model: str | None, threads: int, find_index: Find | None = None)
     Args:
         model: name or folder of weights; None for the packaged ones.
         threads: threads of one decode.
-        find_index: the index of a document's workspace, called in the engine's thread.
+        find_index: the index of a document's workspace, called in the engine's thread; by default
+            there is none, and context comes from the documents the user was in.
 
     Raises:
         WeightsError: the weights are missing, altered or not understood.
     """
+    from completion.context.memory import open_documents
     from completion.context.provider import ContextProvider
     from completion.engine import CompletionEngine
     from models.local import LocalBackend
@@ -25,5 +27,5 @@ def load_engine(model: str | None, threads: int, find_index: Find | None = None)
 
     backend = LocalBackend.load(find(model), threads=threads)
     backend.warm_up()
-    context = None if find_index is None else ContextProvider(find_index, backend.tokenizer)
+    context = ContextProvider(find_index or open_documents(), backend.tokenizer)
     return Loaded(CompletionEngine(backend, context), lambda: backend.kv_bytes)

@@ -28,7 +28,20 @@ FEATURES = (
     "line_start",
     "short_prefix",
 )
-WEIGHTS: Mapping[str, float] = dict.fromkeys(FEATURES, 0.0)
+WEIGHTS: Mapping[str, float] = {
+    "bias": -0.7227,
+    "similar": 0.5282,
+    "bm25": 0.196,
+    "definitions": 0.0939,
+    "same_file": -0.0686,
+    "agreement": 0.3527,
+    "line_known": 0.1088,
+    "word_found": -0.0717,
+    "after_dot": 0.2442,
+    "in_call": 0.0289,
+    "line_start": 0.7336,
+    "short_prefix": 0.6224,
+}
 LEAST_GAIN = 0.05
 """Nats; expected gains below this are noise of the gate itself."""
 NATS_PER_MS = 0.0005

@@ -8,8 +8,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-from completion.context.types import Chunk, Definition
+from completion.context.types import Chunk, Definition, Find, Index
 from completion.context.words import terms
 
 _K1, _B = 1.2, 0.75
@@ -99,6 +100,20 @@ class MemoryIndex:
             return [path for path in candidates if path in self._chunks]
         ends = (f"/{tail}.py", f"/{tail}/__init__.py")
         return [path for path in self._chunks if f"/{path}".endswith(ends)] if tail else []
+
+
+def open_documents() -> Find:
+    """For a workspace that is not indexed: what the user has open is all there is.
+
+    An empty index for every document; paths are the last two parts of the URI's.
+    """
+    nothing = MemoryIndex({})
+
+    def find(uri: str) -> tuple[Index, str]:
+        parts = unquote(urlsplit(uri).path).split("/")
+        return nothing, "/".join(part for part in parts[-2:] if part)
+
+    return find
 
 
 def split(path: str, text: str) -> list[Chunk]:

@@ -1,4 +1,4 @@
-"""An index as it was before a file was written: for samples and benchmarks made from a workspace."""
+"""An index as it was before a file was written, for samples and benchmarks."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterator, Set
 from functools import lru_cache
@@ -11,9 +12,11 @@ _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _LEAST_LINE = 8
 """Shorter lines (`else:`, `return x`) are in every file and say nothing."""
 COMMON = frozenset(
-    "False None True and as assert async await break class continue def del elif else except "
-    "finally for from global if import in is lambda nonlocal not or pass raise return try while "
-    "with yield self cls int str bool list dict set tuple len range print isinstance super".split()
+    (
+        *keyword.kwlist,
+        *("self", "cls", "int", "str", "bool", "list", "dict", "set", "tuple"),
+        *("len", "range", "print", "isinstance", "super"),
+    )
 )
 
 
