@@ -36,7 +36,9 @@ def line_cases(folder: Path, count: int, seed: int) -> list[Case]:
     if not folder.is_dir():
         raise BenchmarkDataError(f"{folder} is not a folder")
     files = [
-        (name, text.split("\n"), lines) for name, text in _files(folder) if (lines := _lines(text))
+        (name, text.split("\n"), lines)
+        for name, text in python_files(folder)
+        if (lines := usable_lines(text))
     ]
     if not files:
         raise BenchmarkDataError(f"no Python files of {MIN_BYTES} bytes and more under {folder}")
@@ -61,7 +63,7 @@ def _draw(generator: random.Random, name: str, lines: list[str], usable: list[in
     )
 
 
-def _lines(text: str) -> list[int]:
+def usable_lines(text: str) -> list[int]:
     """Return the numbers (0-based) of lines that a cursor may stand in."""
     return [
         number
@@ -72,7 +74,7 @@ def _lines(text: str) -> list[int]:
     ]
 
 
-def _files(folder: Path) -> Iterator[tuple[str, str]]:
+def python_files(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield name and text of every Python file, in an order that no file system decides."""
     bare = sorted(path.parent for path in folder.rglob("HEAD") if _is_bare(path.parent))
     if _is_bare(folder):

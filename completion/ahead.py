@@ -6,12 +6,14 @@ In this order, until the next request interrupts it:
    (or typed) and the next line begun. Where decoding was given up for its uncertainty, the rest of
    that line: typing makes suggestions certain, and then it is there.
 2. A better window: after a cursor jump the model read little to answer soon; now it reads more, in
-   a second KV cache, which takes the place of the first once it is complete.
+   a second KV cache, which takes the place of the first once it is complete. Where retrieved code
+   is wanted, there is more of it in that window.
 """
 
 from __future__ import annotations
 
-from completion.prompt import PromptBuilder, cache_key, prompt_suffix
+from completion.context.provider import ContextProvider
+from completion.prompt import ContextSupply, PromptBuilder, cache_key, prompt_suffix
 from completion.reuse import Offer, Offers, make_offer
 from completion.shape import Shaped, shape
 from completion.text import Normalised, normalise
@@ -26,11 +28,18 @@ _AHEAD = "\nahead"
 class Ahead:
     """Works ahead for the documents of one engine, in the engine's thread."""
 
-    def __init__(self, backend: Backend, prompts: PromptBuilder, offers: Offers) -> None:
-        """All three are the engine's own."""
+    def __init__(
+        self,
+        backend: Backend,
+        prompts: PromptBuilder,
+        offers: Offers,
+        context: ContextProvider | None = None,
+    ) -> None:
+        """All of them are the engine's own."""
         self._backend = backend
         self._prompts = prompts
         self._offers = offers
+        self._context = context
 
     def prepare(self, request: CompletionRequest) -> None:
         """Do what is useful at the place of `request`; returns early when it is cancelled.
@@ -93,6 +102,7 @@ class Ahead:
 
     def _extend_window(self, request: CompletionRequest, document: Normalised) -> None:
         policies, key = request.policies, request.uri + _AHEAD
+        supply = self._supply(request, document.prefix, resting=True)
         prompt = self._prompts.build_ahead(
             document.prefix,
             prompt_suffix(request, document.suffix),
@@ -100,6 +110,7 @@ class Ahead:
             window=policies.window,
             mode=policies.decode.mode,
             max_tokens=policies.decode.max_tokens,
+            supply=supply,
         )
         if prompt is None:
             self._backend.forget(key)
@@ -109,7 +120,15 @@ class Ahead:
         )
         if self._backend.generate(reading).stop is StopReason.MAX_TOKENS:
             self._backend.rename(key, cache_key(request.uri, prompt.slot))
-            self._prompts.adopt(request.uri, policies.window)
+            self._prompts.adopt(request.uri, policies.window, context=supply is not None)
+
+    def _supply(
+        self, request: CompletionRequest, prefix: str, *, resting: bool = False
+    ) -> ContextSupply | None:
+        if self._context is None:
+            return None
+        policy = request.policies.context
+        return self._context.supply(request.uri, prefix, policy, None, resting=resting)
 
     def _decode(
         self, request: CompletionRequest, prefix: str, suffix: str
@@ -124,6 +143,7 @@ class Ahead:
             mode=policies.decode.mode,
             max_tokens=policies.decode.max_tokens,
             imagined=True,
+            supply=self._supply(request, prefix),
         )
         result = self._backend.generate(
             GenerateRequest(

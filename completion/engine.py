@@ -15,6 +15,7 @@ from completion import block
 from completion.ahead import Ahead
 from completion.candidates import branches
 from completion.confidence import confident, logprob_sum
+from completion.context.provider import ContextProvider, ms_per_token
 from completion.filters import reject
 from completion.prompt import SLOTS, Prompt, PromptBuilder, cache_key, prompt_suffix
 from completion.reuse import Offer, Offers, make_offer
@@ -60,12 +61,16 @@ class CompletionEngine:
     set from another.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        """`backend` stays the caller's; closing it is not the engine's business."""
+    def __init__(self, backend: Backend, context: ContextProvider | None = None) -> None:
+        """`backend` stays the caller's; closing it is not the engine's business.
+
+        `context` finds code of the repository for requests whose policy wants it.
+        """
         self._backend = backend
+        self._context = context
         self._prompts = PromptBuilder(backend.tokenizer, backend.context_length)
         self._offers = Offers()
-        self._ahead = Ahead(backend, self._prompts, self._offers)
+        self._ahead = Ahead(backend, self._prompts, self._offers, context)
 
     def complete(self, request: CompletionRequest) -> Outcome:
         """Suggest text at the cursor, or say why not. Blocks; never raises for bad input."""
@@ -104,6 +109,8 @@ class CompletionEngine:
         """Drop everything kept for a closed document."""
         self._offers.forget(uri)
         self._prompts.forget(uri)
+        if self._context is not None:
+            self._context.forget(uri)
         for slot in range(SLOTS):
             self._backend.forget(cache_key(uri, slot))
         self._ahead.forget(uri)
@@ -282,6 +289,11 @@ class CompletionEngine:
         began = time.perf_counter()
         if deadline is not None and began >= deadline:
             return Skip(HiddenReason.DEADLINE, "the request waited longer than its deadline")
+        token_ms = ms_per_token(self._backend)
+        supply = None
+        if self._context is not None and policies.context.enabled:
+            self._context.observe(request.uri, document.prefix + document.suffix)
+            supply = self._context.supply(request.uri, document.prefix, policies.context, token_ms)
         prompt = self._prompts.build(
             document.prefix,
             prompt_suffix(request, document.suffix),
@@ -292,8 +304,11 @@ class CompletionEngine:
             affordable=(
                 None if deadline is None else self._backend.affordable_tokens(deadline - began)
             ),
+            supply=supply,
         )
         record.prompt_ms = _milliseconds_since(began)
+        if self._context is not None and supply is not None:
+            self._context.note(prompt.context, token_ms, record)
         return self._generate(request, document, prompt, received, record)
 
     def _generate(

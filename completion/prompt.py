@@ -7,18 +7,21 @@ theirs in the manifest, see `models.template`:
   healing: the model continues P, and the word under the cursor is tokenised as in training.
 - sep: `<|eot|> <|suffix|> S <|prefix|> P <|middle|>`, nothing healed: the model writes the span
   between P and S and ends it with `<|eom|>`.
+- retrieved code, where there is any, stands behind `<|eot|>`, each piece as `<|file|> path text`.
 
 The KV cache of a prompt is worth its longest common prefix with the previous one, so a document
 keeps a window. The prefix part starts at a fixed place and grows with typing up to
 `WindowPolicy.prefix_tokens`; only then is it cut back to `fresh_prefix_tokens`, at a line
 boundary. The suffix part stands before it, where any change costs everything: it is taken once
-and kept until the text near the cursor differs. After a cursor jump the window left behind is
+and kept until the text near the cursor differs; retrieved code goes with it, so that it changes
+only with a jump, or in rest. After a cursor jump the window left behind is
 kept, with a KV cache of its own: a look at another place and back costs one prompt, not two.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from completion.shape import line_around
@@ -54,16 +57,23 @@ _SHORT_SHARE = 0.6
 _FULL_SHARE = 0.92
 
 
+ContextSupply = Callable[[int, str, int], tuple[int, ...]]
+"""Gives the ids of retrieved code for a new window: how many characters before the cursor the
+window shows, the text behind the cursor that it shows, the most tokens there may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Prompt ids and, in joint mode, the bytes the first generated tokens must reproduce.
 
-    `slot` tells which of the document's KV caches has most of it, see `cache_key`.
+    `slot` tells which of the document's KV caches has most of it, see `cache_key`; `context` is
+    the part of the ids that was retrieved.
     """
 
     ids: list[int]
     heal: bytes = b""
     slot: int = 0
+    context: tuple[int, ...] = ()
 
 
 def cache_key(uri: str, slot: int) -> str:
@@ -100,6 +110,7 @@ class _Window:
         suffix: the suffix part in use.
         slot: which of the document's KV caches it is in.
         reach: characters from `start` to the cursor then; what follows is not in the KV cache.
+        context: ids of the retrieved code in front of it.
     """
 
     start: int
@@ -108,6 +119,7 @@ class _Window:
     suffix: _Suffix
     slot: int
     reach: int
+    context: tuple[int, ...] = ()
 
     def find(self, prefix: str, length: int) -> int | None:
         """Where the window starts in `prefix` of a document of `length`, None where it is gone."""
@@ -115,6 +127,10 @@ class _Window:
             if 0 <= start <= len(prefix) and prefix.startswith(self.anchor, start):
                 return start
         return None
+
+
+_Key = tuple[str, WindowPolicy, bool]
+"""Document, policy, and whether there may be retrieved code."""
 
 
 class PromptBuilder:
@@ -125,8 +141,8 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._context_length = context_length
         # Most recently used first.
-        self._windows: OrderedDict[tuple[str, WindowPolicy], list[_Window]] = OrderedDict()
-        self._ahead: dict[tuple[str, WindowPolicy], _Window] = {}
+        self._windows: OrderedDict[_Key, list[_Window]] = OrderedDict()
+        self._ahead: dict[_Key, _Window] = {}
 
     def build(
         self,
@@ -139,12 +155,13 @@ class PromptBuilder:
         max_tokens: int,
         affordable: int | None = None,
         imagined: bool = False,
+        supply: ContextSupply | None = None,
     ) -> Prompt:
         """Prompt for the cursor between `prefix` and `suffix` (normalised text).
 
         Never longer than the context length less `max_tokens`. A new window holds about
         `affordable` tokens at most. An `imagined` document is what the user's may become: the
-        window is not moved for it.
+        window is not moved for it. `supply` is asked for retrieved code where a new window begins.
 
         Raises:
             PromptError: `max_tokens` leaves no room for a prompt.
@@ -153,13 +170,19 @@ class PromptBuilder:
         room = self._room(max_tokens, layout)
         length = len(prefix) + len(suffix)
         full = min(window.suffix_tokens, room // 2) if layout.has_suffix else 0
-        old = self._fitting(self._windows.get((uri, window), []), prefix, suffix, full)
+        key = (uri, window, supply is not None)
+        old = self._fitting(self._windows.get(key, []), prefix, suffix, full)
         most, fresh = min(window.fresh_suffix_tokens, full), window.fresh_prefix_tokens
         if affordable is not None:
             most = min(most, max(_LEAST_SUFFIX, affordable // _SUFFIX_PART))
             fresh = min(fresh, max(_LEAST_PREFIX, affordable - most))
         after = old.suffix if old else self._take_suffix(suffix, most)
-        cap = min(window.prefix_tokens, room - len(after.ids))
+        context = old.context if old else ()
+        if old is None and supply is not None and not imagined:
+            left = room - most - fresh if affordable is None else affordable - most - fresh
+            shown = fresh * _MEAN_CHARACTERS_PER_TOKEN
+            context = supply(shown, after.text, max(0, min(left, room - most - fresh)))
+        cap = min(window.prefix_tokens, room - len(after.ids) - len(context))
         # With another suffix nothing of the KV cache survives: a short window is quick to read.
         start = old.find(prefix, length) if old else None
         if old and start is not None:
@@ -174,12 +197,11 @@ class PromptBuilder:
             start = self._window_start(prefix, min(fresh, int(cap * _OVERFLOW_SHARE)))
             before, line = self._encode_prefix(prefix[start:], layout)
             before = before[max(0, len(before) - cap) :]
-        slot = old.slot if old else self._free_slot((uri, window))
+        slot = old.slot if old else self._free_slot(key)
+        used = _Window(*_anchored(prefix, start), length, after, slot, len(prefix) - start, context)
         if not imagined:
-            anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-            reach = len(prefix) - start
-            self._remember((uri, window), _Window(start, anchor, length, after, slot, reach))
-        return self._lay_out(layout, after.ids, before, min(line, len(before)), slot)
+            self._remember(key, used)
+        return self._lay_out(used, before, min(line, len(before)), layout)
 
     def build_ahead(
         self,
@@ -190,10 +212,12 @@ class PromptBuilder:
         window: WindowPolicy,
         mode: Mode,
         max_tokens: int,
+        supply: ContextSupply | None = None,
     ) -> Prompt | None:
         """Prompt of a better window than the last one of `build`, to be read while the user rests.
 
-        A short window is extended, one that is nearly full is cut. `adopt` makes `build` use it;
+        A short window is extended, one that is nearly full is cut; one whose retrieved code is no
+        longer what `supply` gives gets the new one. `adopt` makes `build` use it;
         until then it stays where it begins, so that reading it may be interrupted.
 
         Returns:
@@ -202,7 +226,7 @@ class PromptBuilder:
         Raises:
             PromptError: `max_tokens` leaves no room for a prompt.
         """
-        key, length = (uri, window), len(prefix) + len(suffix)
+        key, length = (uri, window, supply is not None), len(prefix) + len(suffix)
         current = next(iter(self._windows.get(key, [])), None)
         start = current.find(prefix, length) if current else None
         if current is None or start is None:
@@ -210,16 +234,22 @@ class PromptBuilder:
         layout = self._layout(mode)
         room = self._room(max_tokens, layout)
         most = min(window.suffix_tokens, room // 2) if layout.has_suffix else 0
-        cap = min(window.prefix_tokens, room - most)
+        context: tuple[int, ...] = ()
+        if supply is not None:
+            shown = window.rest_prefix_tokens * _MEAN_CHARACTERS_PER_TOKEN
+            left = max(0, room - most - min(window.rest_prefix_tokens, room - most))
+            context = supply(shown, self._take_suffix(suffix, most).text, left)
+        cap = min(window.prefix_tokens, room - most - len(context))
         target = min(window.rest_prefix_tokens, int(cap * _OVERFLOW_SHARE))
         used = len(self._tokenizer.encode(prefix[start:]))
         long_enough = start == 0 or used >= _SHORT_SHARE * target
         whole_suffix = not current.suffix.truncated or len(current.suffix.ids) >= most
-        if used <= _FULL_SHARE * cap and long_enough and whole_suffix:
+        settled = context == current.context
+        if used <= _FULL_SHARE * cap and long_enough and whole_suffix and settled:
             self._ahead.pop(key, None)
             return None
         begun = self._ahead.get(key)
-        if begun and not begun.suffix.fits(suffix, most):
+        if begun and not (begun.suffix.fits(suffix, most) and begun.context == context):
             begun = None
         after = begun.suffix if begun else self._take_suffix(suffix, most)
         start = begun.find(prefix, length) if begun else None
@@ -228,14 +258,18 @@ class PromptBuilder:
             start = self._window_start(prefix, target)
             before, line = self._encode_prefix(prefix[start:], layout)
             before = before[-cap:]
-        anchor = prefix[start : start + _ANCHOR_CHARACTERS]
-        reach = len(prefix) - start
-        self._ahead[key] = _Window(start, anchor, length, after, current.slot, reach)
-        return self._lay_out(layout, after.ids, before, min(line, len(before)), current.slot)
+        slot, reach = current.slot, len(prefix) - start
+        better = _Window(*_anchored(prefix, start), length, after, slot, reach, context)
+        self._ahead[key] = better
+        return self._lay_out(better, before, min(line, len(before)), layout)
 
-    def adopt(self, uri: str, window: WindowPolicy) -> None:
-        """Go on with the window of the last `build_ahead`: the model has read it."""
-        self._remember((uri, window), self._ahead.pop((uri, window)))
+    def adopt(self, uri: str, window: WindowPolicy, *, context: bool = False) -> None:
+        """Go on with the window of the last `build_ahead`: the model has read it.
+
+        `context`: whether that call had a `supply`.
+        """
+        key = (uri, window, context)
+        self._remember(key, self._ahead.pop(key))
 
     def forget(self, uri: str) -> None:
         """Drop the windows of a closed document."""
@@ -264,7 +298,7 @@ class PromptBuilder:
         found = (one for one in fitting if one.find(prefix, length) is not None)
         return next(found, fitting[0] if fitting else None)
 
-    def _free_slot(self, key: tuple[str, WindowPolicy]) -> int:
+    def _free_slot(self, key: _Key) -> int:
         """A slot without a window, or that of the least recently used one."""
         windows = self._windows.get(key, [])
         used = {window.slot for window in windows}
@@ -283,14 +317,13 @@ class PromptBuilder:
         line = self._tokenizer.encode(prefix[cut:])
         return [*self._tokenizer.encode(prefix[:cut]), *line], len(line)
 
-    def _lay_out(
-        self, layout: Layout, suffix: list[int], prefix: list[int], line: int, slot: int
-    ) -> Prompt:
-        ids = layout.lay_out(suffix, prefix, line)
+    def _lay_out(self, window: _Window, prefix: list[int], line: int, layout: Layout) -> Prompt:
+        context, slot = window.context, window.slot
+        ids = layout.lay_out(window.suffix.ids, prefix, line, context)
         written = line if layout.splits_line else len(prefix)
         if not layout.heal or not written:
-            return Prompt(ids, slot=slot)
-        return Prompt(ids[:-1], self._tokenizer.token_bytes(ids[-1]), slot)
+            return Prompt(ids, b"", slot, context)
+        return Prompt(ids[:-1], self._tokenizer.token_bytes(ids[-1]), slot, context)
 
     def _take_suffix(self, suffix: str, budget: int) -> _Suffix:
         """The first `budget` tokens of `suffix`."""
@@ -324,13 +357,17 @@ class PromptBuilder:
             return max(limit, len(prefix) - _CUT_CHARACTERS_PER_TOKEN * budget)
         return start
 
-    def _remember(self, key: tuple[str, WindowPolicy], window: _Window) -> None:
+    def _remember(self, key: _Key, window: _Window) -> None:
         others = [one for one in self._windows.get(key, []) if one.slot != window.slot]
         self._windows[key] = [window, *others]
         self._windows.move_to_end(key)
         while len(self._windows) > _DOCUMENTS:
             gone, _ = self._windows.popitem(last=False)
             self._ahead.pop(gone, None)
+
+
+def _anchored(prefix: str, start: int) -> tuple[int, str]:
+    return start, prefix[start : start + _ANCHOR_CHARACTERS]
 
 
 def prompt_suffix(request: CompletionRequest, suffix: str) -> str:

@@ -118,6 +118,24 @@ class ConfidencePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextPolicy:
+    """Whether code of the repository is put in front of the prompt, and how much, in tokens.
+
+    `gated` lets a gate decide for each place. After a cursor jump there are at most
+    `jump_tokens`, since reading them delays the suggestion; in rest up to `tokens`.
+    """
+
+    enabled: bool = False
+    gated: bool = True
+    tokens: int = 512
+    jump_tokens: int = 160
+
+    def rested(self) -> ContextPolicy:
+        """That of a user at rest: for callers without a deadline."""
+        return replace(self, jump_tokens=self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Policies:
     """Everything a caller may vary; an experiment arm is one value of this class."""
 
@@ -126,6 +144,7 @@ class Policies:
     decode: DecodePolicy = field(default_factory=DecodePolicy)
     shape: ShapePolicy = field(default_factory=ShapePolicy)
     confidence: ConfidencePolicy = field(default_factory=ConfidencePolicy)
+    context: ContextPolicy = field(default_factory=ContextPolicy)
     arms: str = ""
     """Experiment arms that these policies are (`experiment=arm;…`), so that caches keep arms
     apart even where they decide alike."""
@@ -163,6 +182,25 @@ class Source(StrEnum):
     TYPED_THROUGH = "typed_through"
 
 
+@dataclass(frozen=True, slots=True)
+class UsedChunk:
+    """A piece of retrieved code in a prompt, without its text.
+
+    Attributes:
+        file: name of the file, without its folder.
+        line: where it begins, from 1.
+        tokens: what it takes of the prompt.
+        score: by reciprocal rank fusion.
+        sources: score by the name of each retriever that found it.
+    """
+
+    file: str
+    line: int
+    tokens: int
+    score: float
+    sources: dict[str, float]
+
+
 @dataclass(slots=True)
 class Record:
     """What happened at each stage of one request; no source text. Times in milliseconds."""
@@ -181,6 +219,10 @@ class Record:
     logprob_sum: float | None = None
     stop: str | None = None
     source: Source | None = None
+    context_tokens: int = 0
+    context_cost_ms: float | None = None
+    """What reading the retrieved code takes on this machine, once per window; None: not known."""
+    chunks: list[UsedChunk] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

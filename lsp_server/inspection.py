@@ -50,7 +50,23 @@ def _table(decisions: list[dict[str, Any]]) -> Table:
             "" if total is None else f"{total:.0f}",
             row["detail"],
         )
+        for line in _context(row.get("stages", {})):
+            table.add_row("", "", "", "", "", "", line)
     return table
+
+
+def _context(stages: dict[str, Any]) -> list[str]:
+    """What retrieved code was in the prompt, one line a piece, and what it cost."""
+    lines = []
+    for chunk in stages.get("chunks", []):
+        found = ", ".join(f"{name} {score:.2f}" for name, score in chunk["sources"].items())
+        place = f"{chunk['file']}:{chunk['line']}"
+        lines.append(f"context {place} ({found}; {chunk['tokens']} tokens)")
+    if lines:
+        cost = stages.get("context_cost_ms")
+        took = "" if cost is None else f", {cost:.0f} ms to read once"
+        lines.append(f"context {stages['context_tokens']} tokens in all{took}")
+    return lines
 
 
 def doctor(

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 
+from completion.context.types import Find
 from lsp_server.paths import cache_dir
 from lsp_server.session import Loaded
 
@@ -19,16 +20,20 @@ def return_memory() -> None:
         trim(0)
 
 
-def load_engine(model: str | None, threads: int) -> Loaded:
+def load_engine(model: str | None, threads: int, find_index: Find | None = None) -> Loaded:
     """Find, verify, load and warm up the model; blocks for about a second.
 
     Args:
         model: name or folder of weights; None for the packaged ones.
         threads: threads of one decode.
+        find_index: the index of a document's workspace, called in the engine's thread; by default
+            there is none, and context comes from the documents the user was in.
 
     Raises:
         WeightsError: the weights are missing, altered or not understood.
     """
+    from completion.context.memory import open_documents
+    from completion.context.provider import ContextProvider
     from completion.engine import CompletionEngine
     from models.local import LocalBackend
     from models.prepack import build_beside
@@ -40,4 +45,7 @@ def load_engine(model: str | None, threads: int) -> Loaded:
     return_memory()
     if not backend.packed:
         build_beside(weights, packed_cache)
-    return Loaded(CompletionEngine(backend), lambda: backend.kv_bytes)
+    context = None
+    if backend.tokenizer.names_files:
+        context = ContextProvider(find_index or open_documents(), backend.tokenizer)
+    return Loaded(CompletionEngine(backend, context), lambda: backend.kv_bytes)

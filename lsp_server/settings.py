@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from completion.exclude import check_patterns
-from completion.types import ConfidencePolicy, DecodePolicy, Policies, TriggerPolicy
+from completion.types import ConfidencePolicy, ContextPolicy, DecodePolicy, Policies, TriggerPolicy
 
 SECTION = "snowcoder"
 CLIENT_SETTINGS = frozenset({"command"})
@@ -81,6 +81,11 @@ class Settings(BaseModel):
         description="Offer the suggestion in the completion menu, for editors without inline "
         "completion. Read once, when the server starts.",
     )
+    context: Literal["on", "off"] = Field(
+        default="off",
+        description="Put related code of the workspace in front of the prompt. Off by default: "
+        "the packaged model gains little from it (dev/LOG.md).",
+    )
     telemetry: Literal["on", "off"] = Field(
         default="on",
         description="Keep a local record of suggestions and what became of them; off writes "
@@ -105,6 +110,7 @@ class Settings(BaseModel):
                 deadline_ms=self.deadline_ms, block_lines=self.max_lines, candidates=CANDIDATES
             ),
             confidence=ConfidencePolicy(min_logprob=self.min_logprob),
+            context=ContextPolicy(enabled=self.context == "on"),
         )
 
 

@@ -250,6 +250,9 @@ class LocalBackend:
             except WeightsError as error:
                 logger.warning("%s; the original is used", error)
                 packed.drop()
+            except TokenizerError:
+                verify_file(weights_dir, manifest, manifest.tokenizer)  # a better explanation
+                raise
             else:
                 verify_file(weights_dir, manifest, manifest.tokenizer)
                 open_packed = partial(ModelSession, weights_dir, manifest, packed=folder)

@@ -68,8 +68,17 @@ class Layout:
         """How many special tokens it has."""
         return sum(not isinstance(part, Slot) for part in self.parts)
 
-    def lay_out(self, suffix: Sequence[int], prefix: Sequence[int], line: int = 0) -> list[int]:
-        """The prompt; the last `line` tokens of `prefix` are the cursor's line."""
+    def lay_out(
+        self,
+        suffix: Sequence[int],
+        prefix: Sequence[int],
+        line: int = 0,
+        context: Sequence[int] = (),
+    ) -> list[int]:
+        """The prompt; the last `line` tokens of `prefix` are the cursor's line.
+
+        `context` (code of other files) stands behind the token that begins every text.
+        """
         cut = len(prefix) - line
         text = {
             Slot.PREFIX: prefix,
@@ -83,7 +92,7 @@ class Layout:
                 ids += text[part]
             else:
                 ids.append(part)
-        return ids
+        return [*ids[:1], *context, *ids[1:]]
 
 
 @dataclass(frozen=True, slots=True)

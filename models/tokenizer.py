@@ -143,6 +143,8 @@ class Tokenizer:
         special: ids of the special tokens by their role; those that a foreign vocabulary lacks
             are its end-of-text token.
         special_texts: text of each special token that has a role to its id.
+        names_files: whether a token stands before a file's path, so that code of other files
+            can be put in front.
         template: the prompt layouts.
         vocab_size: number of ids, special ones included.
         special_ids: every special id, spares included.
@@ -174,6 +176,7 @@ class Tokenizer:
         self.special = SpecialTokens(
             **{name: special[roles.get(name, roles["eot"])] for name in names}
         )
+        self.names_files = "file" in roles
         self.special_texts = {text: special[text] for text in roles.values()}
         self.special_ids = frozenset(special.values())
         self.template = Template.parse(template, special)

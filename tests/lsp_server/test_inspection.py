@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from completion.types import Record, UsedChunk
 from lsp_server import doctor
 from lsp_server.cli import app
 from lsp_server.decisions import Decisions
@@ -38,6 +40,20 @@ def test_why_reads_what_servers_wrote(state: Path) -> None:
     printed = json.loads(run("why", "--last", "1", "--json")[1])
     assert [row["file"] for row in printed["decisions"]] == ["c.py"]
     assert run("why", "--last", "0")[0] == 2
+
+
+def test_why_shows_what_was_retrieved_and_its_cost(state: Path) -> None:
+    chunk = UsedChunk("store.py", 7, 45, 0.03, {"bm25": 12.5, "definitions": 1.0})
+    record = Record(context_tokens=45, context_cost_ms=14.4, chunks=[chunk])
+    decisions = Decisions(state / "decisions.jsonl")
+    decisions.add(replace(decision("a.py"), stages=asdict(record)))
+    decisions.close()
+    shown = " ".join(run("why")[1].split())
+    assert "store.py:7" in shown
+    assert "bm25 12.50" in shown
+    assert "14 ms" in shown
+    stages = json.loads(run("why", "--json")[1])["decisions"][0]["stages"]
+    assert stages["chunks"][0]["sources"] == {"bm25": 12.5, "definitions": 1.0}
 
 
 def test_why_says_when_the_file_cannot_be_read(state: Path) -> None:

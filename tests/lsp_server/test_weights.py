@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lsp_server.paths import CACHE_VARIABLE
 from tests.lsp_server.client import TIMEOUT, Client
 
 SNOWCODER = Path(sysconfig.get_path("scripts")) / "snowcoder"
@@ -100,8 +101,10 @@ def _newer(weights: Path) -> str:
 
 @pytest.mark.parametrize("damage", [_missing, _without_a_file, _altered, _newer])
 def test_damaged_weights_give_one_sentence_and_a_living_server(
-    damage: Any, tiny_weights: Path, tmp_path: Path
+    damage: Any, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Prepacked weights of an earlier test would serve where only the graph is damaged.
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     weights = tmp_path / "weights"
     shutil.copytree(tiny_weights, weights)
     sentence = damage(weights)

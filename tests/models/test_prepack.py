@@ -97,6 +97,16 @@ def test_an_altered_tokenizer_is_noticed_beside_packed_weights(tiny_weights, bui
         LocalBackend.load(copy, threads=1, packed_cache=built)
 
 
+def test_packed_weights_serve_when_the_original_graph_is_gone(tiny_weights, built, tmp_path):
+    copy = shutil.copytree(tiny_weights, tmp_path / "weights")
+    (copy / "model.data").unlink()
+    backend = LocalBackend.load(copy, threads=1, packed_cache=built)
+    assert output(backend) == output(LocalBackend.load(tiny_weights, threads=1))
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is missing"):
+        LocalBackend.load(copy, threads=1, packed_cache=built)
+
+
 def test_altered_weights_are_not_packed(tiny_weights, tmp_path):
     copy = shutil.copytree(tiny_weights, tmp_path / "weights")
     data = copy / "model.data"
