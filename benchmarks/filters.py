@@ -7,8 +7,9 @@ to the outcome here, so that hidden suggestions can be judged too. The judges ar
 `ast.parse` and this file, not the filters' code. Keys:
 
 - shown_share, precision: shown cursors among all, exact matches among the shown
-- auc, ece: of the confidence as a predictor of an exact match, over all that reached it; the
-  calibration error is that of `completion.confidence.probability`, in ten bins of equal count
+- auc, ece, brier: of the confidence as a predictor of an exact match, over all that reached it; the
+  calibration error is that of `completion.calibration.probability`, in ten bins of equal count
+- reliability: mean probability and share of exact matches in each of those bins
 - new_parse_errors: share of shown where the file no longer parses though it did with the gold text
 - repeated_suffix, duplicate_brackets: shown suggestions that repeat the next line, or whose
   brackets do not balance where the gold text's do
@@ -35,7 +36,8 @@ from benchmarks.cases import Case
 from benchmarks.data import BenchmarkDataError
 from benchmarks.harness import parser, report
 from benchmarks.lines import line_cases
-from completion.confidence import confident, probability
+from completion.calibration import Place, place_of, probability
+from completion.confidence import confident
 from completion.engine import CompletionEngine
 from completion.types import (
     CompletionRequest,
@@ -102,6 +104,11 @@ def complete(engine: CompletionEngine, case: Case, number: int) -> Judged:
         judged = Judged(case, None, insert, exact, logprob, outcome.reason)
     engine.forget(request.uri)
     return judged
+
+
+def place(case: Case) -> Place:
+    """The kind of place that the cursor is in."""
+    return place_of(case.text[: case.offset].rpartition("\n")[2])
 
 
 def parses(text: str) -> bool:
@@ -172,11 +179,28 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[bool]) -> 
     return float(error)
 
 
-def summarise(judged: Sequence[Judged], policy: ConfidencePolicy) -> dict[str, Any]:
+def reliability(probabilities: Sequence[float], right: Sequence[bool]) -> list[list[float]]:
+    """Mean probability and share of right ones in bins of equal count, for a plot."""
+    values, labels = np.asarray(probabilities), np.asarray(right, dtype=float)
+    parts = np.array_split(np.argsort(values, kind="stable"), min(BINS, len(values)) or 1)
+    return [
+        [round(float(values[part].mean()), 4), round(float(labels[part].mean()), 4)]
+        for part in parts
+        if len(part)
+    ]
+
+
+def summarise(
+    judged: Sequence[Judged], policy: ConfidencePolicy, model_id: str = ""
+) -> dict[str, Any]:
     """Compute the keys."""
     reached = [one for one in judged if one.text is not None and one.logprob is not None]
     scores = [one.logprob or 0.0 for one in reached]
     right = [one.exact for one in reached]
+    sure = [
+        probability(score, place(one.case), model_id)
+        for one, score in zip(reached, scores, strict=True)
+    ]
     shown = [one for one, score in zip(reached, scores, strict=True) if confident(score, policy)]
     dropped = Counter(one.reason for one in judged if one.text is None and one.exact)
     broken = sum(not parses(one.text or "") and parses(_gold(one.case)) for one in shown)
@@ -185,7 +209,11 @@ def summarise(judged: Sequence[Judged], policy: ConfidencePolicy) -> dict[str, A
         "shown_share": _share(len(shown), len(judged)),
         "precision": _share(sum(one.exact for one in shown), len(shown)),
         "auc": _rounded(area_under_curve(scores, right)),
-        "ece": _rounded(calibration_error([probability(score) for score in scores], right)),
+        "ece": _rounded(calibration_error(sure, right)),
+        "brier": _rounded(
+            float(np.mean((np.asarray(sure) - np.asarray(right)) ** 2)) if sure else None
+        ),
+        "reliability": reliability(sure, right),
         "new_parse_errors": _share(broken, len(shown)),
         "repeated_suffix": sum(map(repeats_next_line, shown)),
         "duplicate_brackets": sum(map(duplicates_brackets, shown)),
@@ -210,7 +238,7 @@ def run(backend: Backend, cases: Sequence[Case], policy: ConfidencePolicy) -> di
     engine = CompletionEngine(backend)
     began = time.perf_counter()
     judged = [complete(engine, case, number) for number, case in enumerate(cases)]
-    result = summarise(judged, policy)
+    result = summarise(judged, policy, backend.model_id)
     return {
         **result,
         "model": backend.model_id,

@@ -23,14 +23,6 @@ def confident(total: float, policy: ConfidencePolicy) -> bool:
     return policy.min_logprob is None or total > policy.min_logprob
 
 
-def probability(total: float) -> float:
-    """Probability that a suggestion with log-probability `total` is what the user would write.
-
-    The model's own probability of the text, not yet calibrated.
-    """
-    return math.exp(min(total, 0.0))
-
-
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """Log-probabilities of a suggestion's tokens and where in its text each token stands.

@@ -16,6 +16,7 @@ from typing import Any
 
 from lsprotocol import types
 
+from completion.calibration import place_of
 from completion.types import CompletionRequest, Hidden, Outcome, Policies
 from lsp_server.arms import FILE, apply_arms, read_experiments
 from lsp_server.documents import Change, Listener, to_column
@@ -239,6 +240,7 @@ def describe(
     if request.received is not None:
         waited_ms = (time.perf_counter() - request.received) * 1000
     total_us = max(_us(waited_ms), engine_us)
+    left = request.text[request.text.rfind("\n", 0, request.offset) + 1 : request.offset]
     event = Opportunity(
         at_us=now_us,
         request_id=uuid.uuid4().hex,
@@ -246,6 +248,7 @@ def describe(
         hidden_reason=hidden_reason,
         language=request.language,
         trigger=request.trigger.value,
+        context_class=place_of(left).value,
         model=model,
         arms=request.policies.arms,
         chars=len(offer.insert) if offer else 0,
