@@ -53,8 +53,9 @@ _BYTES_PER_WEIGHT = {Precision.FLOAT: 4.0, Precision.RQ8: 1.01, Precision.Q4: 0.
 _SPARE = 1.1
 _LANGUAGES = ["python"]
 _CHECKED_TOKENS = 384
-_LEAST_AGREEMENT = 0.5
-"""Below this share of equal first choices, the graph is not that of the checkpoint."""
+_LEAST_AGREEMENT, _MOST_LOSS = 0.5, 0.2
+"""With fewer equal first choices and more nats lost per token, the graph is not that of the
+checkpoint. Few equal choices alone may come from a checkpoint that is sure of nothing."""
 TOKENIZER = "tokenizer.json"
 
 Advance = Callable[[int], None]
@@ -146,10 +147,11 @@ def look_at(directory: Path) -> Source:
     definition = _definition(directory)
     try:
         begin, end = _ends(directory, definition, checkpoint.config)
-        vocabulary = definition["model"]["vocab"]
+        special = {token["content"] for token in definition["added_tokens"]}
+        empty = set(definition["model"]["vocab"]) <= special
     except Exception as error:  # the library raises plain Exception on a malformed definition
         raise TokenizerError(f"the tokenizer of {directory} is malformed: {error!r}") from error
-    if not vocabulary:
+    if empty:
         raise TokenizerError(f"{directory} has no {TOKENIZER}, and its other files hold no tokens")
     (embedding,) = table(shape, EMBEDDING).weights
     rows = checkpoint[embedding]
@@ -296,7 +298,7 @@ def import_checkpoint(
     report = compare(source, partial)
     if not report:
         say("not compared: too little memory for the checkpoint in float32")
-    elif report["top1_agreement"] < _LEAST_AGREEMENT:
+    elif report["top1_agreement"] < _LEAST_AGREEMENT and report["nll_delta"] > _MOST_LOSS:
         raise WeightsError(
             f"the import does not compute what the checkpoint does: only "
             f"{report['top1_agreement']:.0%} of the first choices agree. It was left in {partial}"

@@ -21,7 +21,7 @@ from models.export.store import JOURNAL, TensorStore
 from models.export.verify import QuantizedSequencer, ReferenceSequencer, compare_logits
 from models.registry import load_manifest, verify
 from models.tokenizer import Tokenizer
-from tests.models.trained import CONFIGS, VOCABULARY, code
+from tests.models.trained import CONFIGS, LENGTH, VOCABULARY, held_out
 
 KINDS = sorted(CONFIGS)
 
@@ -55,20 +55,20 @@ def test_an_import_computes_what_pytorch_does(kind, trained_checkpoint, tmp_path
     reference = ReferenceSequencer(checkpoint)
     exact = import_checkpoint(checkpoint, tmp_path, "exact", Precision.FLOAT)
     tokenizer = Tokenizer.from_file(tmp_path / "exact" / "tokenizer.json", exact.template)
-    ids = tokenizer.encode(code())
+    ids = tokenizer.encode(held_out())
     ours = QuantizedSequencer(tmp_path / "exact")
     assert greedy(ours, ids[:64], TOKENS) == greedy(reference, ids[:64], TOKENS)
 
     rounded = import_checkpoint(checkpoint, tmp_path, "rounded", Precision.RQ8)
     assert rounded.report["top1_agreement"] > 0.9
-    sequences = [ids[start : start + 400] for start in range(20_000, 26_000, 400)]
+    sequences = [ids[start : start + LENGTH] for start in range(0, 100 * LENGTH, LENGTH)]
     eight = compare_logits(QuantizedSequencer(tmp_path / "rounded"), reference, sequences)
     assert eight["top1_agreement"] >= 0.98
     assert abs(eight["nll_delta"]) < 0.01
 
     import_checkpoint(checkpoint, tmp_path, "small", Precision.Q4)
-    four = compare_logits(QuantizedSequencer(tmp_path / "small"), reference, sequences)
-    assert four["top1_agreement"] > 0.8
+    four = compare_logits(QuantizedSequencer(tmp_path / "small"), reference, sequences[::4])
+    assert four["top1_agreement"] > 0.9
     assert four["nll_delta"] < 0.05
 
 
