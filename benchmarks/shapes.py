@@ -117,17 +117,20 @@ def _resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _load(engine: str, path: Path, shape: Decoder, threads: int) -> TokenSequence:
+def load(
+    engine: str, path: Path, shape: Decoder, threads: int, context: int = _CONTEXT
+) -> TokenSequence:
+    """An engine with a model; `path` is a folder of ours or a GGUF file."""
     if engine in _PEERS:
         from benchmarks.llama_peer import FIRST, LlamaSequence
 
         flags = FIRST.having("repack", _PEERS[engine])
-        return LlamaSequence(path, shape.vocab_size, _CONTEXT, threads, flags)
+        return LlamaSequence(path, shape.vocab_size, context, threads, flags)
     manifest = Manifest(
         name=path.name,
         architecture=asdict(shape),
         files={},
-        context_length=_CONTEXT,
+        context_length=context,
         languages=[],
         template={},
         tokenizer="",
@@ -136,13 +139,13 @@ def _load(engine: str, path: Path, shape: Decoder, threads: int) -> TokenSequenc
     return OurSequence(ModelSession(path, manifest, threads))
 
 
-def _measure(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
+def measure_turn(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
     """One turn of one engine, in a process of its own."""
     shape = decoder(name)
     before = _resident()
     started = time.perf_counter()
-    sequence = _load(engine, path, shape, threads)
-    load = time.perf_counter() - started
+    sequence = load(engine, path, shape, threads)
+    load_s = time.perf_counter() - started
     ids = np.random.default_rng(0).integers(300, shape.vocab_size, _PREFILL + _STEPS).tolist()
     sequence.append(ids[:64], 1)
     sequence.truncate(0)
@@ -155,11 +158,17 @@ def _measure(engine: str, path: Path, name: str, threads: int) -> dict[str, floa
         sequence.append([token], 1)
         steps.append(time.perf_counter() - started)
     return {
-        "load_s": load,
+        "load_s": load_s,
         "prefill_ms_per_token": prefill / _PREFILL * 1e3,
         "ms_per_token": statistics.median(steps) * 1e3,
         "rss_mb": (_resident() - before) / 1e6,
     }
+
+
+def _apart(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
+    """`measure_turn` where memory and threads of one engine are not in the other's way."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure_turn, engine, path, name, threads).result()
 
 
 def measure(
@@ -171,9 +180,7 @@ def measure(
     turns: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
     for _ in range(rounds):
         for engine, path in engines.items():
-            # Memory and threads of one engine must not be in the way of the other.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                turns[engine].append(pool.submit(_measure, engine, path, name, threads).result())
+            turns[engine].append(_apart(engine, path, name, threads))
             time.sleep(_PAUSE_S)
     result: dict[str, Any] = {"shape": name, "bits": bits, "threads": threads}
     for engine, taken in turns.items():
