@@ -5,8 +5,9 @@ Usage: python -m benchmarks.shapes SHAPE [--bits 4 8] [--threads 2] [--peer] [--
 No checkpoint is needed: time and memory depend on the shape alone. Weights are made one matrix
 at a time and packed in both engines' formats: ours as `snowcoder models import` does it,
 llama.cpp's as Q4_0 or Q8_0 blocks with a Q8_0 head, as many bits as ours. Both engines run the
-same token ids in turns. Needs the `bench` extra, 3 GB of memory and, for 1.3 B, 5 GB of disk; the
-machine should have nothing else to do. Files are kept in `--folder` for the next time.
+same token ids in turns, llama.cpp with its weights as they are and repacked for this processor;
+ratios are to the faster of the two. Needs the `bench` extra, 3 GB of memory and, for 1.3 B, 5 GB
+of disk; the machine should have nothing else to do. Files are kept in `--folder`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ _CONTEXT = 2048
 _PREFILL = 512
 _STEPS = 24
 _ROUNDS = 3
+_PEERS = {"llama.cpp": False, "llama.cpp_repacked": True}
 _PAUSE_S = 0.5
 """After a turn: threads that spin would slow down the other engine."""
 
@@ -115,17 +117,20 @@ def _resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _load(engine: str, path: Path, shape: Decoder, threads: int) -> TokenSequence:
-    if engine == "llama.cpp":
+def load(
+    engine: str, path: Path, shape: Decoder, threads: int, context: int = _CONTEXT
+) -> TokenSequence:
+    """An engine with a model; `path` is a folder of ours or a GGUF file."""
+    if engine in _PEERS:
         from benchmarks.llama_peer import FIRST, LlamaSequence
 
-        flags = FIRST.having("repack", True)
-        return LlamaSequence(path, shape.vocab_size, _CONTEXT, threads, flags)
+        flags = FIRST.having("repack", _PEERS[engine])
+        return LlamaSequence(path, shape.vocab_size, context, threads, flags)
     manifest = Manifest(
         name=path.name,
         architecture=asdict(shape),
         files={},
-        context_length=_CONTEXT,
+        context_length=context,
         languages=[],
         template={},
         tokenizer="",
@@ -134,13 +139,13 @@ def _load(engine: str, path: Path, shape: Decoder, threads: int) -> TokenSequenc
     return OurSequence(ModelSession(path, manifest, threads))
 
 
-def _measure(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
+def measure_turn(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
     """One turn of one engine, in a process of its own."""
     shape = decoder(name)
     before = _resident()
     started = time.perf_counter()
-    sequence = _load(engine, path, shape, threads)
-    load = time.perf_counter() - started
+    sequence = load(engine, path, shape, threads)
+    load_s = time.perf_counter() - started
     ids = np.random.default_rng(0).integers(300, shape.vocab_size, _PREFILL + _STEPS).tolist()
     sequence.append(ids[:64], 1)
     sequence.truncate(0)
@@ -153,11 +158,17 @@ def _measure(engine: str, path: Path, name: str, threads: int) -> dict[str, floa
         sequence.append([token], 1)
         steps.append(time.perf_counter() - started)
     return {
-        "load_s": load,
+        "load_s": load_s,
         "prefill_ms_per_token": prefill / _PREFILL * 1e3,
         "ms_per_token": statistics.median(steps) * 1e3,
         "rss_mb": (_resident() - before) / 1e6,
     }
+
+
+def _apart(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
+    """`measure_turn` where memory and threads of one engine are not in the other's way."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure_turn, engine, path, name, threads).result()
 
 
 def measure(
@@ -165,13 +176,11 @@ def measure(
 ) -> dict[str, Any]:
     """Medians of all turns of each engine, and ours divided by llama.cpp's."""
     ours, theirs = prepare(name, bits, folder, peer=peer)
-    engines = {"ours": ours} | ({"llama.cpp": theirs} if peer else {})
+    engines = {"ours": ours} | (dict.fromkeys(_PEERS, theirs) if peer else {})
     turns: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
     for _ in range(rounds):
         for engine, path in engines.items():
-            # Memory and threads of one engine must not be in the way of the other.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                turns[engine].append(pool.submit(_measure, engine, path, name, threads).result())
+            turns[engine].append(_apart(engine, path, name, threads))
             time.sleep(_PAUSE_S)
     result: dict[str, Any] = {"shape": name, "bits": bits, "threads": threads}
     for engine, taken in turns.items():
@@ -180,7 +189,7 @@ def measure(
         }
     if peer:
         result["ratio"] = {
-            key: round(result["ours"][key] / result["llama.cpp"][key], 3)
+            key: round(result["ours"][key] / min(result[name][key] for name in _PEERS), 3)
             for key in ("ms_per_token", "prefill_ms_per_token", "rss_mb")
         }
     return result
@@ -196,7 +205,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
     parser.add_argument("--peer", action="store_true", help="also measure llama.cpp")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="turns of each engine")
-    parser.add_argument("--folder", type=Path, default=Path("benchmarks/.shapes"))
+    parser.add_argument("--folder", type=Path, default=Path(".cache/shapes"))
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(given)
     results = [
