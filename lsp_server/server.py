@@ -14,6 +14,9 @@ from lsp_server.language_server import Loader, SnowCoderServer
 from lsp_server.loading import load_engine
 from lsp_server.paths import state_dir
 
+_SWITCH_S = 0.001
+"""How long a thread may keep the interpreter while another one wants it."""
+
 
 class AddressError(ValueError):
     """`--tcp` was not HOST:PORT on the loopback interface."""
@@ -70,6 +73,8 @@ def run(*, tcp: str | None, model: str | None, threads: int, log_level: str) -> 
         threads: threads of one decode.
         log_level: lowest level written to standard error, a name that `logging` knows.
     """
+    # While the engine's thread prepares a prompt, an arriving message should not wait 5 ms for it.
+    sys.setswitchinterval(_SWITCH_S)
     state = state_dir()
     logfile.configure(log_level.upper(), state)
     try:
