@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pynvim
 import pytest
 
+from tests.e2e import recorder
 from tests.e2e.install import find
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,8 +57,14 @@ return client and client:request_sync('snowcoder/stats', nil, 1000, 0)
 class Editor:
     """A Neovim that runs `nvim/init.lua`, with its buffer on one file."""
 
-    def __init__(self, nvim: pynvim.Nvim) -> None:
+    def __init__(self, nvim: pynvim.Nvim, log: Path) -> None:
         self.nvim = nvim
+        self.log = log
+
+    def accepted(self) -> list[str]:
+        """Ids of the suggestions that the server was told of as accepted."""
+        commands = recorder.messages(self.log, "client", "workspace/executeCommand")
+        return [c["arguments"][0] for c in commands if c["command"] == "snowcoder.accept"]
 
     def open(self, path: Path) -> None:
         self.nvim.command(f"edit {path}")
@@ -113,9 +121,14 @@ def editor(tmp_path: Path) -> Iterator[Editor]:
         _wait_for(address.exists)
         nvim = pynvim.attach("socket", path=str(address))
         options = {"snowcoder": SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}}
-        nvim.exec_lua("vim.lsp.config('snowcoder', {init_options = ...})", options)
+        log = tmp_path / "messages.jsonl"
+        configured = nvim.exec_lua("return vim.lsp.config.snowcoder.cmd")
+        recorded = [sys.executable, recorder.__file__, str(log), *configured]
+        nvim.exec_lua(
+            "vim.lsp.config('snowcoder', ...)", {"init_options": options, "cmd": recorded}
+        )
         try:
-            yield Editor(nvim)
+            yield Editor(nvim, log)
         finally:
             nvim.command("qall!", async_=True)
             nvim.close()
@@ -152,11 +165,40 @@ def test_typing_shows_ghost_text_and_accepting_inserts_it(
     editor.type(typed)
     ghost = editor.ghost()
     assert editor.line == typed
+    assert editor.accepted() == []
     editor.keys("<C-y>")
     editor.wait_for(lambda: editor.line != typed)
     assert editor.line == typed + ghost
     assert editor.nvim.current.window.cursor[1] == len((typed + ghost).encode())
+    editor.wait_for(editor.accepted)
+    assert len(editor.accepted()) == 1
     assert editor.nvim.eval("v:errmsg") == ""
+
+
+def test_undo_takes_back_an_accepted_suggestion(editor: Editor, source: Path) -> None:
+    editor.open(source)
+    before = editor.nvim.current.buffer[:]
+    editor.keys("/import threading<CR>")
+    editor.keys("O")
+    editor.type(TYPED)
+    ghost = editor.ghost()
+    editor.keys("<C-y>")
+    editor.wait_for(lambda: editor.line == TYPED + ghost)
+    editor.keys("<Esc>u")
+    editor.wait_for(lambda: editor.nvim.current.buffer[:] == before)
+
+
+def test_a_server_that_was_stopped_starts_with_the_next_edit(editor: Editor, source: Path) -> None:
+    editor.open(source)
+    editor.nvim.exec_lua("vim.lsp.get_clients({name = 'snowcoder'})[1]:stop(true)")
+    editor.wait_for(
+        lambda: editor.nvim.exec_lua("return #vim.lsp.get_clients({name = 'snowcoder'})") == 0
+    )
+    editor.open(source)
+    editor.keys("/import threading<CR>")
+    editor.keys("O")
+    editor.type(TYPED)
+    assert editor.ghost()
 
 
 def test_typing_on_moves_the_ghost_text(editor: Editor, source: Path) -> None:

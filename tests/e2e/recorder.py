@@ -1,0 +1,79 @@
+"""Stands between an editor and the server, and logs every message: one JSON object a line.
+
+`python recorder.py LOG COMMAND...` starts the command and passes both streams on, byte for byte.
+A line of LOG is `{"from": "client" | "server", "message": {...}}`. It is written before the
+message is passed on, so that what one side has seen is in the log. Nothing beyond the standard
+library is imported: editors start this file as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_LOCK = threading.Lock()
+
+
+def messages(log: Path, sender: str, method: str) -> list[dict[str, Any]]:
+    """The params of every request or notification `method` that `sender` has sent so far."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    records = [json.loads(line) for line in lines]
+    return [
+        record["message"].get("params") or {}
+        for record in records
+        if record["from"] == sender and record["message"].get("method") == method
+    ]
+
+
+def _frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
+    """Header and body of the next message; None at the end of the stream, even amid a message."""
+    header, length = b"", 0
+    while not header.endswith(b"\r\n\r\n"):
+        line = stream.readline()
+        if not line:
+            return None
+        header += line
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length":
+            length = int(value)
+    body = stream.read(length)
+    return (header, body) if len(body) == length else None
+
+
+def _pass_on(source: BinaryIO, target: BinaryIO, log: Path, sender: str) -> None:
+    try:
+        while frame := _frame(source):
+            record = json.dumps({"from": sender, "message": json.loads(frame[1])})
+            with _LOCK, log.open("a", encoding="utf-8") as file:
+                file.write(record + "\n")
+            target.write(b"".join(frame))
+            target.flush()
+    except BrokenPipeError:
+        pass  # the other side is gone; its exit status tells
+    finally:
+        if sender == "client":
+            target.close()
+
+
+def main(log: Path, command: list[str]) -> int:
+    """Run the server to its end; its exit status."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        threading.Thread(
+            target=_pass_on, args=(sys.stdin.buffer, server.stdin, log, "client"), daemon=True
+        ).start()
+        _pass_on(server.stdout, sys.stdout.buffer, log, "server")
+        return server.wait()
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]), sys.argv[2:])
+    # The thread that reads the editor may hold the buffered stdin: leave without joining it.
+    sys.stdout.flush()
+    os._exit(status if status >= 0 else 128 - status)
