@@ -146,6 +146,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
     jumps: list[float] = []
     typed: list[float] = []
     overheads: list[float] = []
+    queued: list[float] = []
     reused = 0
     for one, record in zip(asked, records, strict=True):
         elapsed = one.milliseconds
@@ -158,6 +159,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
             continue
         ran.append(elapsed)
         overheads.append(elapsed - record["total_ms"])
+        queued.append(record["queue_ms"])
         reused += record["reused_tokens"] >= REUSED * prompt
         (jumps if one.cause in (Cause.OPEN, Cause.JUMP) else typed).append(elapsed)
     tokens = [r["generated_tokens"] for r in records if r is not None and r["prompt_tokens"]]
@@ -170,6 +172,7 @@ def summarise(asked: Sequence[Asked], records: Sequence[dict[str, Any] | None]) 
         "typed_p50_ms": _rounded(percentile(typed, 0.5)),
         "typed_p95_ms": _rounded(percentile(typed, 0.95)),
         "overhead_p95_ms": _rounded(percentile(overheads, 0.95)),
+        "queue_p95_ms": _rounded(percentile(queued, 0.95)),
         "requests": len(asked),
         "superseded": sum(one.superseded for one in asked),
         "shown_share": round(sum(one.suggestion is not None for one in asked) / answered, 4),

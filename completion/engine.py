@@ -76,7 +76,7 @@ class CompletionEngine:
         """Suggest text at the cursor, or say why not. Blocks; never raises for bad input."""
         started = time.perf_counter()
         received = started if request.received is None else request.received
-        record = Record()
+        record = Record(queue_ms=max(0.0, started - received) * 1000)
         try:
             result = self._complete(request, received, record)
         except CursorError as error:

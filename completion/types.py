@@ -211,6 +211,7 @@ class Record:
     decode_ms: float = 0.0
     shape_ms: float = 0.0
     total_ms: float = 0.0
+    queue_ms: float = 0.0
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
