@@ -89,6 +89,7 @@ def record(received_ms: float, prompt: int = 100, reused: int = 100, tokens: int
         "reused_tokens": reused,
         "generated_tokens": tokens,
         "total_ms": 38.0,
+        "queue_ms": 0.5,
     }
 
 
