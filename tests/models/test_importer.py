@@ -63,7 +63,8 @@ def test_an_import_computes_what_pytorch_does(kind, trained_checkpoint, tmp_path
     assert rounded.report["top1_agreement"] > 0.9
     sequences = [ids[start : start + LENGTH] for start in range(0, 100 * LENGTH, LENGTH)]
     eight = compare_logits(QuantizedSequencer(tmp_path / "rounded"), reference, sequences)
-    assert eight["top1_agreement"] >= 0.98
+    # .983 to .988 where it was measured; other processors round a few choices differently.
+    assert eight["top1_agreement"] >= 0.97
     assert abs(eight["nll_delta"]) < 0.01
 
     import_checkpoint(checkpoint, tmp_path, "small", Precision.Q4)
