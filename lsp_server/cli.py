@@ -29,6 +29,7 @@ from completion.types import (
     WindowPolicy,
 )
 from lsp_server import inspection, models_cli, telemetry_cli
+from lsp_server.gateway import command as gateway_command
 
 if TYPE_CHECKING:
     from lsp_server.session import Engine
@@ -42,6 +43,7 @@ app = typer.Typer(
 inspection.register(app)
 models_cli.register(app)
 telemetry_cli.register(app)
+gateway_command.register(app)
 
 _SAMPLE = Path(__file__).parent / "samples" / "inventory.py"
 _LANGUAGES = {".py": "python", ".pyi": "python", ".pyw": "python"}

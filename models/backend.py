@@ -29,6 +29,8 @@ class StopReason(StrEnum):
     CONTEXT_FULL = "context_full"
     UNLIKELY = "unlikely"
     """The text's log-probability fell to the request's `min_logprob`; the text is unfinished."""
+    STOPPED = "stopped"
+    """The request's `on_text` ended it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class GenerateRequest:
         drafts: guess tokens and verify several in one run; the text is the same without.
         min_logprob: stop once the summed log-probability is no greater than this: it can only
             fall. None never stops for it.
+        on_text: told the text so far after every token, for streaming; True ends decoding.
     """
 
     prompt_ids: list[int]
@@ -67,6 +70,7 @@ class GenerateRequest:
     ended: Callable[[str], bool] | None = None
     drafts: bool = True
     min_logprob: float | None = None
+    on_text: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

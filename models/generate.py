@@ -139,6 +139,8 @@ def decode_greedily(
         if not text.append(tokenizer.token_bytes(token)):
             return end(StopReason.NEWLINE)
         ids.append(token)
+        if request.on_text is not None and request.on_text(decode_complete(bytes(text.data))):
+            return end(StopReason.STOPPED)
         if request.min_logprob is not None and math.fsum(logprobs) <= request.min_logprob:
             return end(StopReason.UNLIKELY)
         if (

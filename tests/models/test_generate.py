@@ -1,5 +1,6 @@
 """The decode loop against scripted logits: what the model wants is spelled out per test."""
 
+import itertools
 import json
 import math
 import time
@@ -219,3 +220,16 @@ def test_choose_gives_the_log_probability():
 )
 def test_common_prefix_length(a, b, length):
     assert common_prefix_length(a, b) == common_prefix_length(b, a) == length
+
+
+def test_whoever_listens_may_end_the_text(script):
+    told = []
+
+    def on_text(text):
+        told.append(text)
+        return "x" in text
+
+    result = script("return x + y\n").run(on_text=on_text)
+    assert result.stop is StopReason.STOPPED
+    assert told[-1] == result.text == "return x"
+    assert all(later.startswith(sooner) for sooner, later in itertools.pairwise(told))

@@ -1,0 +1,1 @@
+"""HTTP front doors to the engine: the OpenAI protocol and llama.cpp's."""
