@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml
 
 # Everything that tests and benchmarks need.
 $(VENV)/.setup: pyproject.toml constraints.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,export,gateway,analysis,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,export,gateway,collector,analysis,dev]'
 	touch $@
 
 setup: $(VENV)/.setup

@@ -80,6 +80,8 @@ def report_experiment(
     """
     unit = unit_of(source, experiment)
     table = units(source, experiment, unit).to_pyarrow()
+    # Engines return units in any order; resampling must not depend on it.
+    table = table.sort_by([(name, "ascending") for name in table.column_names])
     variants = np.asarray(table["variant"].to_pylist())
     names = sorted(set(variants.tolist()))
     if len(names) < 2:
