@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from telemetry.analysis import charts
 from telemetry.analysis.html import STYLE, render
-from telemetry.analysis.metrics import RETAINED, ExperimentDataError
+from telemetry.analysis.metrics import RETAINED, ExperimentDataError, indicator
 from telemetry.analysis.quantiles import BUCKET_US, latency_counts
 from telemetry.analysis.report import overview, report_experiment
 from telemetry.analysis.source import Source, open_source
@@ -48,9 +48,9 @@ def days(source: Source) -> list[Day]:
     visible = (told.visible.cast("int64") == 1).fill_null(False)
     table = told.group_by(day=told.day.cast("string")).aggregate(
         offered=told.count(),
-        accepted=accepted.cast("int64").sum(),
-        visible=visible.cast("int64").sum(),
-        accepted_visible=(accepted & visible).cast("int64").sum(),
+        accepted=indicator(accepted).sum(),
+        visible=indicator(visible).sum(),
+        accepted_visible=indicator(accepted & visible).sum(),
     )
     rows = table.order_by(table.day.desc()).limit(DAYS).to_pyarrow().to_pylist()
     return [
@@ -66,7 +66,7 @@ def persistence(source: Source) -> dict[int, tuple[int, float | None, float | No
         fraction = told[f"retained_{after}"].cast("float64")
         row = told.aggregate(
             looks=fraction.count(),
-            kept=(fraction >= RETAINED).cast("float64").mean(),
+            kept=indicator(fraction >= RETAINED).mean(where=fraction.notnull()),
             mean=fraction.mean(),
         ).to_pyarrow()
         values = row.to_pylist()[0]

@@ -11,6 +11,8 @@ from typing import Any
 import ibis
 from ibis.expr.types import Table
 
+from telemetry.export import column_type
+
 RELATIONS = ("opportunities", "suggestions", "user_days", "exposures")
 
 
@@ -102,4 +104,14 @@ def _open_sqlite(path: Path) -> Source:
         raise SourceError(f"{path} cannot be read: {error}") from error
     engine = ibis.sqlite.connect(path)
     engine.con.execute("pragma query_only=on")
-    return Source(**{name: engine.table(name) for name in RELATIONS})
+    return Source(**{name: _sqlite_table(engine, name) for name in RELATIONS})
+
+
+def _sqlite_table(engine: Any, name: str) -> Table:  # noqa: ANN401 - an Ibis backend
+    """A table or view with the types that it is exported with.
+
+    SQLite does not know those of a view, and Ibis would take them from its first row.
+    """
+    columns = [row[1] for row in engine.con.execute(f"pragma table_info({name})")]
+    schema = ibis.schema({column: column_type(column) for column in columns})
+    return engine.sql(f"select * from {name}", schema=schema)
