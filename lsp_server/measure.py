@@ -26,6 +26,7 @@ from telemetry.clock import Clock
 from telemetry.events import Opportunity
 from telemetry.experiments import Assignments, Experiment, ExperimentError
 from telemetry.lifecycle import Lifecycle, Offer
+from telemetry.outbox import CollectorConfigError, Uploader, read_collector
 from telemetry.paths import database_path
 from telemetry.ranges import Edit
 from telemetry.store import Store
@@ -102,6 +103,7 @@ class Recorder(Measure):
         self._now_us = Clock()
         self._lifecycle = Lifecycle(store, self._now_us, read)
         self._ticking: asyncio.TimerHandle | None = None
+        self._uploader: Uploader | None = None
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -111,6 +113,12 @@ class Recorder(Measure):
             self._experiments = read_experiments(self._store.path.with_name(FILE))
         except ExperimentError as error:
             self._warn(f"SnowCoder runs no experiments: {FILE}: {error}")
+        try:
+            if (collector := read_collector(self._store.path)) is not None:
+                self._uploader = Uploader(self._store.path, collector, self._store.wait_ready)
+                self._uploader.start()
+        except CollectorConfigError as error:
+            self._warn(f"SnowCoder sends nothing to a collector: {error}")
 
     def policies(self, policies: Policies) -> Policies:
         """The policies of the next request: what the settings say, under its experiment arms."""
@@ -179,10 +187,13 @@ class Recorder(Measure):
             "path": str(store.path),
             "lost": store.lost,
             "problem": store.problem or store.waiting,
+            "collector": None if self._uploader is None else self._uploader.status(),
         }
 
     def close(self) -> None:
         """Commit everything; checks to come are left to the next server."""
+        if self._uploader is not None:
+            self._uploader.close()
         if self._ticking is not None:
             self._ticking.cancel()
         self._lifecycle.close()

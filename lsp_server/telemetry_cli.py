@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import webbrowser
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lsp_server import collector_cli
 from telemetry.export import ExportError, connect, export_parquet
 from telemetry.paths import database_path
 
@@ -103,32 +105,40 @@ def report(
         str | None, typer.Option(metavar="NAME", help="Compare the arms of this experiment.")
     ] = None,
     db: Annotated[
-        Path | None,
-        typer.Option(help="Another record: a database, or a folder of exported Parquet files."),
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Another record: a database, a folder of exported Parquet files (spark:FOLDER "
+            "reads it with Spark), or a postgresql:// URL.",
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the comparison as a page.")
+        Path | None, typer.Option(metavar="FILE", help="Write the page with charts.")
     ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what became of suggestions, or what came of an experiment."""
     try:
+        from telemetry.analysis.dashboard import render_overview
         from telemetry.analysis.html import render
         from telemetry.analysis.metrics import ExperimentDataError
         from telemetry.analysis.report import overview, report_experiment
         from telemetry.analysis.source import SourceError, open_source
     except ImportError:
         raise _failure("report needs: pip install 'snowcoder[analysis]'") from None
-    if html is not None and experiment is None:
-        raise _failure("--html needs --experiment")
+    if open_ and html is None:
+        html = database_path().with_name("report.html")
     try:
         source = open_source(db or database_path())
         if experiment is None:
+            if html is not None:
+                _write_page(html, render_overview(source, linked=False), show=open_)
             _print_overview(overview(source), as_json=as_json)
             return
         result = report_experiment(source, experiment)
         if html is not None:
-            html.write_text(render(result), encoding="utf-8")
+            _write_page(html, render(result), show=open_)
     except (SourceError, ExperimentDataError) as error:
         raise _failure(str(error)) from None
     except OSError as error:
@@ -148,6 +158,14 @@ def report(
     console.print(table)
 
 
+def _write_page(path: Path, page: str, *, show: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    # A file, not a server: nothing listens, and nobody else can look.
+    if show and not webbrowser.open(path.resolve().as_uri()):
+        Console(stderr=True).print(f"no browser was found; open {path}", soft_wrap=True)
+
+
 def _print_overview(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
@@ -165,5 +183,6 @@ def _failure(message: str) -> typer.Exit:
 
 def register(command_line: typer.Typer) -> None:
     """Add `telemetry` and `report` to the command line."""
+    collector_cli.register(command_line, app)
     command_line.add_typer(app, name="telemetry")
     command_line.command()(report)

@@ -18,6 +18,13 @@ _REALS = {"logprob_sum", "retained_chars"}
 _REALS |= {f"retained_{after_s}" for after_s in PERSISTENCE_CHECKS_S}
 
 
+def column_type(name: str) -> str:
+    """Type of a column of any table or view: string, float64 or int64."""
+    if name in _TEXTS:
+        return "string"
+    return "float64" if name in _REALS else "int64"
+
+
 class ExportError(Exception):
     """The record cannot be exported; the message says why."""
 
@@ -61,14 +68,7 @@ def export_parquet(path: Path, folder: Path) -> dict[str, int]:
             for name in RELATIONS:
                 cursor = connection.execute(f"select * from {name}")
                 columns = [column[0] for column in cursor.description]
-                types = {
-                    column: pa.string()
-                    if column in _TEXTS
-                    else pa.float64()
-                    if column in _REALS
-                    else pa.int64()
-                    for column in columns
-                }
+                types = {column: pa.type_for_alias(column_type(column)) for column in columns}
                 schema = pa.schema(list(types.items()))
                 written[name] = 0
                 with pq.ParquetWriter(folder / f"{name}.parquet", schema) as writer:

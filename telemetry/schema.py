@@ -10,6 +10,8 @@ from contextlib import closing
 
 from sqlite_utils import Database, Migrations
 
+from telemetry.views import Dialect, views
+
 migrations = Migrations("snowcoder")
 
 _ENVELOPE = {"event_id": str, "user_id": str, "session_id": str, "version": int, "at_us": int}
@@ -99,97 +101,25 @@ def create_state(db: Database) -> None:
 @migrations()
 def create_views(db: Database) -> None:
     """The views that reports read."""
-    db.create_view("suggestions", _SUGGESTIONS)
-    db.create_view("user_days", _USER_DAYS)
+    for name, query in views(Dialect.SQLITE).items():
+        db.create_view(name, query)
+
+
+@migrations()
+def create_uploads(db: Database) -> None:
+    """How far each collector has the events of each table, see `telemetry.outbox`."""
+    db.table("uploads").create(
+        {
+            **dict.fromkeys(["collector", "event_table", "last_event_id"], str),
+            "last_rowid": int,
+        },
+        pk=("collector", "event_table"),
+        not_null={"collector", "event_table", "last_event_id", "last_rowid"},
+        strict=True,
+    )
 
 
 def migration_names() -> set[str]:
     """All migrations that this version knows."""
     with closing(sqlite3.connect(":memory:")) as nothing:
         return {migration.name for migration in migrations.pending(Database(nothing))}
-
-
-_SUGGESTIONS = """
-with offered as (
-  select suggestion_id, user_id, min(session_id) as session_id, min(at_us) as offered_us,
-    date(min(at_us) / 1000000, 'unixepoch') as day,
-    min(language) as language, min(model) as model, min(arms) as arms,
-    max(chars) as chars, max(lines) as lines,
-    min(case when source = 'model' then total_us end) as model_total_us,
-    max(logprob_sum) as logprob_sum, count(*) as requests
-  from opportunities where suggestion_id is not null and hidden_reason is null
-  group by suggestion_id, user_id
-), seen as (
-  select suggestion_id, min(at_us) as shown_us from shown group by suggestion_id
-), closed as (
-  select suggestion_id, min(at_us) as ended_us, min(resolution) as resolution,
-    max(accepted_chars) as accepted_chars, max(typed_chars) as typed_chars,
-    max(visible_us) as visible_us
-  from ended group by suggestion_id
-), kept as (
-  select suggestion_id,
-    max(case when after_s = 30 then fraction end) as retained_30,
-    max(case when after_s = 120 then fraction end) as retained_120,
-    max(case when after_s = 300 then fraction end) as retained_300,
-    max(case when after_s = 600 then fraction end) as retained_600
-  from (
-    select suggestion_id, after_s,
-      1.0 - cast(distance as real) / max(inserted_chars, present_chars, 1) as fraction
-    from persistence where status in ('on_time', 'file_deleted')
-  ) group by suggestion_id
-)
-select offered.*, seen.shown_us, closed.ended_us, closed.visible_us, closed.resolution,
-  coalesce(closed.accepted_chars, 0) as accepted_chars,
-  coalesce(closed.typed_chars, 0) as typed_chars,
-  case when seen.shown_us is null then null
-    when closed.visible_us >= 750000 or closed.resolution = 'accepted' then 1 else 0 end as visible,
-  kept.retained_30, kept.retained_120, kept.retained_300, kept.retained_600
-from offered
-left join seen using (suggestion_id)
-left join closed using (suggestion_id)
-left join kept using (suggestion_id)
-"""
-
-_USER_DAYS = """
-with asked as (
-  select user_id, date(at_us / 1000000, 'unixepoch') as day, count(*) as opportunities,
-    sum(hidden_reason is null) as offers, sum(hidden_reason = 'error') as errors,
-    sum(total_us) as total_us
-  from opportunities group by 1, 2
-), worked as (
-  select user_id, date(at_us / 1000000, 'unixepoch') as day, sum(active_us) as active_us,
-    sum(typed_chars) as typed_chars, sum(completed_chars) as completed_chars
-  from activity group by 1, 2
-), suggested as (
-  select user_id, day, count(*) as suggestions,
-    sum(resolution = 'accepted') as accepted,
-    sum(resolution = 'dismissed') as dismissed,
-    sum(resolution = 'typed_through') as typed_through,
-    sum(case when resolution = 'accepted' then accepted_chars else 0 end) as accepted_chars,
-    sum(case when resolution = 'accepted' then accepted_chars * coalesce(
-      retained_300, retained_120, retained_30, user_mean, mean, 0.0) else 0.0 end)
-      as retained_chars,
-    sum(resolution = 'accepted' and retained_300 is null) as censored
-  from (
-    select *, avg(retained_300) over (partition by user_id) as user_mean,
-      avg(retained_300) over () as mean
-    from suggestions
-  ) group by 1, 2
-), days as (
-  select user_id, day from asked union select user_id, day from worked
-  union select user_id, day from suggested
-)
-select user_id, day,
-  coalesce(opportunities, 0) as opportunities, coalesce(offers, 0) as offers,
-  coalesce(errors, 0) as errors, coalesce(total_us, 0) as total_us,
-  coalesce(suggestions, 0) as suggestions, coalesce(accepted, 0) as accepted,
-  coalesce(dismissed, 0) as dismissed, coalesce(typed_through, 0) as typed_through,
-  coalesce(accepted_chars, 0) as accepted_chars,
-  coalesce(retained_chars, 0.0) as retained_chars, coalesce(censored, 0) as censored,
-  coalesce(active_us, 0) as active_us, coalesce(typed_chars, 0) as typed_chars,
-  coalesce(completed_chars, 0) as completed_chars
-from days
-left join asked using (user_id, day)
-left join worked using (user_id, day)
-left join suggested using (user_id, day)
-"""

@@ -6,7 +6,7 @@ from html import escape
 
 from telemetry.analysis.report import Comparison, ExperimentReport
 
-_STYLE = """body{font:15px system-ui;margin:2em;max-width:70em}table{border-collapse:collapse}
+STYLE = """body{font:15px system-ui;margin:2em;max-width:70em}table{border-collapse:collapse}
 td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right}
 .warn{background:#fee;padding:.8em}"""
 _WIDTH = 260
@@ -32,7 +32,7 @@ def render(report: ExperimentReport) -> str:
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{head}</title>"
-        f"<style>{_STYLE}</style><h1>{head}</h1><p>Unit: {escape(report.unit)}. "
+        f"<style>{STYLE}</style><h1>{head}</h1><p>Unit: {escape(report.unit)}. "
         f"{escape(arms)}. Control: {escape(report.control)}. "
         f"Sample ratio p = {report.srm_p_value:.3g}.</p>{refusal}"
         + "".join(_section(title, rows) for title, rows in sections)

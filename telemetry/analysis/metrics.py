@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import ibis
-from ibis.expr.types import Table
+from ibis.expr.types import BooleanValue, FloatingScalar, FloatingValue, Table
 
 from telemetry.analysis.source import Source
 from telemetry.experiments import Unit
@@ -76,15 +76,15 @@ def user_day_sums(source: Source) -> Table:
     accepted = (suggestions.resolution == "accepted").fill_null(False)
     visible = (suggestions.visible.cast("int64") == 1).fill_null(False)
     sums = {
-        "visible": visible.cast("float64").sum(),
-        "accepted_visible": (accepted & visible).cast("float64").sum(),
+        "visible": _count(visible),
+        "accepted_visible": _count(accepted & visible),
     }
     for after in (30, 120, 300, 600):
         retained = suggestions[f"retained_{after}"].cast("float64")
         checked = accepted & retained.notnull()
         kept = checked & (retained >= RETAINED).fill_null(False)
-        sums[f"checked_{after}"] = checked.cast("float64").sum()
-        sums[f"kept_{after}"] = kept.cast("float64").sum()
+        sums[f"checked_{after}"] = _count(checked)
+        sums[f"kept_{after}"] = _count(kept)
     shown = suggestions.group_by(["user_id", "day"]).aggregate(**sums)
     joined = days.left_join(shown, ["user_id", "day"])
     return joined.select(
@@ -96,6 +96,16 @@ def user_day_sums(source: Source) -> Table:
         **{name: days[name].cast("float64") for name in _DAY_SUMS},
         **{name: shown[name].fill_null(0.0) for name in sums},
     )
+
+
+def _count(condition: BooleanValue) -> FloatingScalar:
+    """How many rows satisfy a condition."""
+    return indicator(condition).sum()
+
+
+def indicator(condition: BooleanValue) -> FloatingValue:
+    """1.0 where a condition holds; not every engine casts a condition to a number."""
+    return ibis.ifelse(condition, 1, 0).cast("float64")
 
 
 def unit_of(source: Source, experiment: str) -> Unit:

@@ -14,8 +14,10 @@ from telemetry.analysis.inference import FEWEST_CLUSTERS, SRM_ALPHA, Vector
 from telemetry.analysis.metrics import (
     METRICS,
     PRIMARY,
+    RETAINED,
     ExperimentDataError,
     Metric,
+    indicator,
     unit_of,
     units,
 )
@@ -80,6 +82,8 @@ def report_experiment(
     """
     unit = unit_of(source, experiment)
     table = units(source, experiment, unit).to_pyarrow()
+    # Engines return units in any order; resampling must not depend on it.
+    table = table.sort_by([(name, "ascending") for name in table.column_names])
     variants = np.asarray(table["variant"].to_pylist())
     names = sorted(set(variants.tolist()))
     if len(names) < 2:
@@ -130,7 +134,8 @@ def overview(source: Source) -> dict[str, Any]:
     kept = {}
     for after in (30, 120, 300, 600):
         fraction = accepted[f"retained_{after}"].cast("float64")
-        share = (fraction >= 0.67).cast("float64").mean().to_pyarrow().as_py()
+        there = indicator(fraction >= RETAINED).mean(where=fraction.notnull())
+        share = there.to_pyarrow().as_py()
         kept[f"cpr_{after}"] = share
     hours = days.active_us.sum().to_pyarrow().as_py() or 0
     retained = days.retained_chars.cast("float64").sum().to_pyarrow().as_py() or 0.0

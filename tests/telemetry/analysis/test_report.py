@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from telemetry.analysis.report import overview, report_experiment
 from telemetry.analysis.source import SourceError, open_source
 from telemetry.experiments import Unit
 from telemetry.export import export_parquet
+from telemetry.paths import DATA_VARIABLE
 from telemetry.store import open_database
 from tests.telemetry.analysis.conftest import FIRST, exposure, insert, user_events, write_record
 
@@ -151,6 +153,17 @@ def test_quantiles(counts: dict[int, int], share: float, expected: float | None)
     assert quantile_ms(counts, share) == expected
 
 
+def test_the_page_is_shown_from_a_file(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(shown.append(address)) or True)
+    monkeypatch.setenv(DATA_VARIABLE, str(record.parent))
+    done = CliRunner().invoke(app, ["report", "--open"])
+    assert done.exit_code == 0, done.output
+    page = record.with_name("report.html")
+    assert shown == [page.as_uri()]
+    assert "Persistence of accepted text" in page.read_text(encoding="utf-8")
+
+
 def test_the_command(record: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke
     page = tmp_path / "report.html"
@@ -164,4 +177,5 @@ def test_the_command(record: Path, tmp_path: Path) -> None:
     assert summary["suggestions"] == 60 * 15
     assert summary["experiments"] == ["x"]
     assert run(app, ["report", "--db", str(tmp_path / "absent")]).exit_code == 1
-    assert run(app, ["report", "--db", str(record), "--html", "x"]).exit_code == 1
+    unwritable = str(tmp_path / "report.html" / "x")
+    assert run(app, ["report", "--db", str(record), "--html", unwritable]).exit_code == 1
