@@ -179,6 +179,7 @@ class Source(StrEnum):
     """Where a suggestion came from."""
 
     MODEL = "model"
+    REMOTE = "remote"
     TYPED_THROUGH = "typed_through"
 
 

@@ -19,6 +19,7 @@ from completion.types import CompletionRequest, Hidden, HiddenReason, Outcome, R
 from lsp_server import client_setup, parent
 from lsp_server.decisions import FILE_NAME, Decision, Decisions
 from lsp_server.inline import Place, describe
+from lsp_server.loading import with_remote
 from lsp_server.measure import Measure, start_measure
 from lsp_server.notebooks import SYNC
 from lsp_server.paths import uri_path
@@ -116,7 +117,7 @@ class SnowCoderServer(LanguageServer):
         self._layers[1] = layer
         self._apply(*read_settings(*self._layers))
         now = self.settings
-        if (before.model, before.threads) != (now.model, now.threads):
+        if _loaded_by(before) != _loaded_by(now):
             self._start()
         if self._measuring and _recorded(before) != _recorded(now):
             self.begin_measure()
@@ -137,7 +138,8 @@ class SnowCoderServer(LanguageServer):
 
     def _load(self) -> Loaded:
         settings = self.settings
-        return self._loader(settings.model or self._model, settings.threads or self._threads)
+        model, threads = settings.model or self._model, settings.threads or self._threads
+        return with_remote(lambda: self._loader(model, threads), settings)
 
     def _ready(self) -> None:
         self.status.failure = self._told_failure = ""
@@ -170,6 +172,10 @@ class SnowCoderServer(LanguageServer):
     def publish(self) -> None:
         """Send the status if it changed."""
         self.status.loading = self.session.loading
+        if (trouble := self.session.trouble) != self.status.trouble:
+            self.status.trouble = trouble
+            if trouble:
+                self.show(types.MessageType.Warning, f"SnowCoder {trouble}")
         self._progress.show(self.session.loading)
         if self.paused:
             self.status.paused = "paused by the user"
@@ -233,6 +239,12 @@ class SnowCoderServer(LanguageServer):
                 **describe(outcome),
             )
         )
+
+
+def _loaded_by(settings: Settings) -> tuple[object, ...]:
+    """What loading an engine takes from the settings."""
+    remote = settings.remote_url, settings.remote_model, settings.remote_template
+    return settings.model, settings.threads, settings.engine, *remote
 
 
 def _recorded(settings: Settings) -> tuple[object, ...]:

@@ -55,10 +55,17 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An engine ready to serve, and how to ask for the memory of its KV caches in bytes."""
+    """An engine ready to serve.
+
+    Attributes:
+        engine: the engine.
+        kv_bytes: memory of its KV caches in bytes.
+        trouble: a sentence where it serves with less than it was set up for; else empty.
+    """
 
     engine: Engine
     kv_bytes: Callable[[], int]
+    trouble: Callable[[], str] = str
 
 
 class EngineError(Exception):
@@ -118,6 +125,11 @@ class Session:
     def ready(self) -> bool:
         """Whether there is an engine, perhaps an older one while another is being made."""
         return self._loaded is not None
+
+    @property
+    def trouble(self) -> str:
+        """Where the engine serves with less than it was set up for, a sentence; else empty."""
+        return self._loaded.trouble() if self._loaded else ""
 
     def start(self) -> None:
         """Begin to load. Requests made meanwhile wait in the thread's queue."""

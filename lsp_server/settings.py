@@ -7,6 +7,7 @@ gets a sentence for the user and the default. The schema for editors is made fro
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from completion.exclude import check_patterns
 from completion.types import ConfidencePolicy, ContextPolicy, DecodePolicy, Policies, TriggerPolicy
+from models.templates import TEMPLATES
 
 SECTION = "snowcoder"
 CLIENT_SETTINGS = frozenset({"command"})
@@ -69,6 +71,25 @@ class Settings(BaseModel):
         default=None,
         description="Processor cores of one suggestion; null means what the command line says (2).",
     )
+    engine: Literal["local", "remote", "local-then-remote"] = Field(
+        default="local",
+        description="Who suggests: the local model; a remote engine, and the local model where it "
+        "fails; or the local model, and a remote engine where that has nothing to show.",
+    )
+    remote_url: str | None = Field(
+        default=None,
+        description="Address of a remote engine of the OpenAI protocol, such as "
+        "https://gpu.example.com/v1; text around the cursor is sent there. Its token is read from "
+        "the environment variable SNOWCODER_REMOTE_TOKEN.",
+    )
+    remote_model: str = Field(
+        default="", description="Name that the remote engine knows its model by."
+    )
+    remote_template: str | None = Field(
+        default=None,
+        description="How the remote model is told what is before and after the cursor; null means "
+        "by its name.",
+    )
     on_battery: OnBattery = Field(
         default=OnBattery.ALWAYS,
         # Strict mode wants the enum itself, which JSON cannot say.
@@ -100,6 +121,20 @@ class Settings(BaseModel):
     def _readable(cls, patterns: list[str]) -> list[str]:
         check_patterns(patterns)
         return patterns
+
+    @field_validator("remote_url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
+            raise ValueError("not an address like https://host:port/v1")
+        return url
+
+    @field_validator("remote_template")
+    @classmethod
+    def _known(cls, template: str | None) -> str | None:
+        if template is not None and template not in TEMPLATES:
+            raise ValueError(f"one of {', '.join(TEMPLATES)}")
+        return template
 
     def policies(self) -> Policies:
         """The policies that requests carry."""

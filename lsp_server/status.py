@@ -21,7 +21,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Params of the notification: a state and, for `paused` and `error`, why."""
+    """Params of the notification: a state and, for `paused` and `error`, why.
+
+    The reason of `idle` and `working` tells of a remote engine that is not used at the moment.
+    """
 
     state: State
     reason: str = ""
@@ -35,6 +38,7 @@ class StatusReporter:
         working: requests under way.
         paused: why nothing is generated; empty while it is.
         failure: why there is no engine; empty while there is one or one is awaited.
+        trouble: why the engine serves with less than it was set up for; empty if it does not.
 
     Args:
         send: delivers a status to the client.
@@ -47,6 +51,7 @@ class StatusReporter:
         self.working = 0
         self.paused = ""
         self.failure = ""
+        self.trouble = ""
 
     @property
     def status(self) -> Status:
@@ -57,7 +62,7 @@ class StatusReporter:
             return Status(State.PAUSED, self.paused)
         if self.loading:
             return Status(State.LOADING)
-        return Status(State.WORKING if self.working else State.IDLE)
+        return Status(State.WORKING if self.working else State.IDLE, self.trouble)
 
     def publish(self) -> None:
         """Tell the client, if anything changed since the last time."""

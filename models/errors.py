@@ -10,7 +10,12 @@ class ModelError(Exception):
     ├── WeightsError       weights missing, altered (SHA-256) or not understood
     ├── TokenizerError     tokenizer.json missing or not the one the weights need
     ├── PromptError        a prompt the model cannot take (empty, longer than its context)
-    └── CacheError         no memory for a KV cache
+    ├── CacheError         no memory for a KV cache
+    └── RemoteError        a remote engine gave no usable answer
+        ├── RemoteUnreachableError   no connection, or none is tried for a while
+        ├── RemoteTimeoutError       no complete answer in time
+        ├── RemoteStatusError        an HTTP status other than 200
+        └── RemoteProtocolError      an answer that is not what was asked for
     """
 
 
@@ -28,3 +33,23 @@ class PromptError(ModelError):
 
 class CacheError(ModelError):
     """There is no memory for a KV cache."""
+
+
+class RemoteError(ModelError):
+    """A remote engine gave no usable answer."""
+
+
+class RemoteUnreachableError(RemoteError):
+    """There is no connection to the remote engine, or after failures none is tried for a while."""
+
+
+class RemoteTimeoutError(RemoteError):
+    """The remote engine did not answer in time."""
+
+
+class RemoteStatusError(RemoteError):
+    """The remote engine answered with an HTTP status other than 200."""
+
+
+class RemoteProtocolError(RemoteError):
+    """The remote engine's answer is not JSON, ends too early, or is of another model."""
