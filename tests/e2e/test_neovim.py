@@ -160,7 +160,7 @@ def test_typing_shows_ghost_text_and_accepting_inserts_it(
     editor: Editor, source: Path, typed: str
 ) -> None:
     editor.open(source)
-    editor.keys("/import threading<CR>")
+    editor.keys("/from enum import<CR>")
     editor.keys("O")
     editor.type(typed)
     ghost = editor.ghost()
@@ -178,7 +178,7 @@ def test_typing_shows_ghost_text_and_accepting_inserts_it(
 def test_undo_takes_back_an_accepted_suggestion(editor: Editor, source: Path) -> None:
     editor.open(source)
     before = editor.nvim.current.buffer[:]
-    editor.keys("/import threading<CR>")
+    editor.keys("/from enum import<CR>")
     editor.keys("O")
     editor.type(TYPED)
     ghost = editor.ghost()
@@ -195,7 +195,7 @@ def test_a_server_that_was_stopped_starts_with_the_next_edit(editor: Editor, sou
         lambda: editor.nvim.exec_lua("return #vim.lsp.get_clients({name = 'snowcoder'})") == 0
     )
     editor.open(source)
-    editor.keys("/import threading<CR>")
+    editor.keys("/from enum import<CR>")
     editor.keys("O")
     editor.type(TYPED)
     assert editor.ghost()
@@ -203,7 +203,7 @@ def test_a_server_that_was_stopped_starts_with_the_next_edit(editor: Editor, sou
 
 def test_typing_on_moves_the_ghost_text(editor: Editor, source: Path) -> None:
     editor.open(source)
-    editor.keys("/import threading<CR>")
+    editor.keys("/from enum import<CR>")
     editor.keys("O")
     editor.type(TYPED)
     first = editor.ghost()
@@ -215,7 +215,7 @@ def test_typing_on_moves_the_ghost_text(editor: Editor, source: Path) -> None:
 
 def test_every_request_of_a_burst_is_answered(editor: Editor, source: Path) -> None:
     editor.open(source)
-    editor.keys("/import threading<CR>")
+    editor.keys("/from enum import<CR>")
     editor.keys("O")
     editor.type(TYPED)
     editor.ghost()
@@ -231,7 +231,7 @@ def test_a_crlf_file_stays_one(editor: Editor, source: Path) -> None:
     source.write_bytes(source.read_bytes().replace(b"\n", b"\r\n"))
     editor.open(source)
     assert editor.nvim.eval("&fileformat") == "dos"
-    editor.keys("/import threading<CR>")
+    editor.keys("/from enum import<CR>")
     editor.keys("O")
     editor.type(TYPED)
     ghost = editor.ghost()
