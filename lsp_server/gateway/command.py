@@ -30,7 +30,7 @@ def gateway(
     ] = _DEFAULTS.rate,
     kv_mb: Annotated[
         int, typer.Option(min=20, help="Megabytes of all clients' KV caches together.")
-    ] = 160,
+    ] = 400,
 ) -> None:
     """Serve the OpenAI protocol and llama.cpp's /infill to other editors' plugins.
 

@@ -50,6 +50,14 @@ class FairQueue(Generic[T]):
         self._length -= 1
         return item
 
+    def replace(self, client: str, item: T, newer: T) -> bool:
+        """Put `newer` where `item` waits, the turn is kept; whether it was still there."""
+        mine = self._by_client.get(client)
+        if mine is None or item not in mine:
+            return False
+        mine[mine.index(item)] = newer
+        return True
+
     def remove(self, client: str, item: T) -> bool:
         """Take `item` out; whether it was still there."""
         mine = self._by_client.get(client)

@@ -72,8 +72,9 @@ class _Job:
     cancel: Cancellation = field(default_factory=Cancellation)
     received: float = field(default_factory=time.perf_counter)
 
-    def fail(self, error: ApiError) -> None:
-        self.cancel.set()
+    def fail(self, error: ApiError, *, stop: bool = True) -> None:
+        if stop:
+            self.cancel.set()
         if not self.future.done():
             self.future.set_exception(error)
             # Nobody may be left to ask.
@@ -179,12 +180,17 @@ class Runner:
         self, client: Client, work: Callable[[Cancellation, Emit], Any], emit: Emit
     ) -> _Job:
         job = _Job(client.turn, work, asyncio.get_running_loop().create_future(), emit)
+        placed = False
         if client.name and (older := self._newest.get(client.name)) is not None:
+            # Whoever types fast would never be served if every key meant the end of the queue.
+            placed = self._queue.replace(job.turn, older, job)
             self.cancelled("superseded")
-            older.fail(ApiError(CLIENT_GONE, "superseded", "a newer request took its place"))
-            self._queue.remove(older.turn, older)
+            error = ApiError(CLIENT_GONE, "superseded", "a newer request took its place")
+            # While others wait, what was read and decoded is kept for the client's next turn.
+            older.fail(error, stop=older is not self._running or len(self._queue) == 0)
         try:
-            self._queue.put(job.turn, job)
+            if not placed:
+                self._queue.put(job.turn, job)
         except QueueFullError as error:
             raise ApiError(
                 503, "overloaded", f"the engine is busy: {error}", {"Retry-After": "1"}
@@ -206,7 +212,7 @@ class Runner:
         """End a job that nobody waits for any more; nothing happens to one that is done."""
         if not job.future.done():
             self.cancelled("disconnected")
-        job.cancel.set()
+            job.cancel.set()
         self._queue.remove(job.turn, job)
         job.future.cancel()
 

@@ -45,6 +45,16 @@ def test_limits_for_one_and_for_all() -> None:
     assert [queue.take(), queue.take(), queue.take()] == [2, 4, None]
 
 
+def test_a_newer_item_takes_the_turn_of_the_older_one() -> None:
+    queue = FairQueue[int](9, 9)
+    for client, item in (("a", 1), ("b", 2), ("a", 3)):
+        queue.put(client, item)
+    assert queue.replace("a", 1, 4)
+    assert not queue.replace("a", 1, 5)
+    assert not queue.replace("c", 1, 5)
+    assert [queue.take(), queue.take(), queue.take(), queue.take()] == [4, 2, 3, None]
+
+
 def test_documents_are_told_apart_by_their_text() -> None:
     gone: list[str] = []
     documents = Documents(gone.append)
