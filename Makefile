@@ -36,6 +36,7 @@ test: lint
 
 # Installs the real editors (see tests/e2e/README.md) and drives them.
 e2e: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[e2e]'
 	$(BIN)/python -m tests.e2e.install
 	cd vscode-ext && npm ci --no-audit --no-fund && npm run check
 	cd tests/e2e/node && npm ci --no-audit --no-fund

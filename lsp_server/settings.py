@@ -84,7 +84,7 @@ class Settings(BaseModel):
     telemetry: Literal["on", "off"] = Field(
         default="on",
         description="Keep a local record of suggestions and what became of them; off writes "
-        "nothing at all. Nothing is ever sent.",
+        "nothing at all. Nothing is sent unless you connect to a collector.",
     )
     telemetry_retention_days: Annotated[int, Field(ge=1)] | None = Field(
         default=730, description="Days after which the local record forgets; null never does."

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.packages import PackageError, install_packages
+
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "nvim"
 SUITE = "sid"
 NEEDED = (0, 12)
@@ -169,7 +171,8 @@ def install() -> Neovim:
 
 if __name__ == "__main__":
     try:
+        install_packages()
         editor = install()
-    except InstallError as error:
+    except (InstallError, PackageError) as error:
         sys.exit(f"tests.e2e.install: {error}")
     print("Neovim", ".".join(map(str, version(editor))), "at", editor.command[-1])
