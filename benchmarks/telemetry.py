@@ -8,9 +8,15 @@ duplicated               events that are there twice
 uncommitted_lost_ms_max  age at the kill of the oldest event that is not there, by the
                          client's own record
 report_seconds_10m       an experiment's report over Parquet of 10 million events (DuckDB),
-                         process start included; null without the extra `analysis`
-engines_max_rel_diff     largest relative difference between the report's numbers on SQLite
-                         and DuckDB
+                         process start included
+engines_max_rel_diff     largest relative difference between any of the report's numbers on
+                         SQLite and DuckDB, PostgreSQL, Spark (`engines` names those installed)
+collector_events_per_s   taken in by `snowcoder collector` from four connections, batches of 100
+collector_p95_ms         of such a batch, from the request to its acknowledgement
+collector_lost           events that it had acknowledged before it was killed at random, or that
+                         were sent again afterwards, and that are not there
+
+What needs an extra (`analysis`, `collector`) that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +24,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import random
 import signal
 import sqlite3
@@ -27,12 +32,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks import collector
 from benchmarks.stats import percentile
 from completion.types import CompletionRequest, Policies, Record, Source, Suggestion
 from lsp_server.documents import Document, Encoding
@@ -210,54 +216,29 @@ def time_report(folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def compare_engines(folder: Path) -> float:
-    """Largest relative difference between a report's numbers on SQLite and DuckDB."""
-    import duckdb
+def compare_engines(folder: Path) -> dict[str, Any]:
+    """One report on every engine that is installed, of a simulated fleet's record."""
+    from benchmarks import postgres
+    from benchmarks.engines import compare, copy_record
+    from benchmarks.fleet import EXPERIMENT, write_fleet
+    from telemetry.export import export_parquet
 
-    from telemetry.analysis.report import report_experiment
-    from telemetry.analysis.source import RELATIONS, open_source
-
-    small = folder / "small"
-    small.mkdir()
-    database = folder / "small.db"
-    with duckdb.connect() as duck, closing(sqlite3.connect(database)) as lite:
-        for name in RELATIONS:
-            rows = duck.execute(
-                f"select * from '{folder / name}.parquet' using sample 20000 rows (reservoir, 1)"
-            )
-            columns = [
-                f"{column[0]} {'text' if 'VARCHAR' in str(column[1]) else 'real'}"
-                if "BIGINT" not in str(column[1])
-                else f"{column[0]} integer"
-                for column in rows.description
-            ]
-            values = rows.fetchall()
-            lite.execute(f"create table {name} ({', '.join(columns)})")
-            marks = ", ".join("?" * len(columns))
-            lite.executemany(f"insert into {name} values ({marks})", values)
-            duck.execute(
-                f"copy (select * from '{folder / name}.parquet' using sample 20000 rows "
-                f"(reservoir, 1)) to '{small / name}.parquet'"
-            )
-        lite.commit()
-    reports = [report_experiment(open_source(place), "x").as_dict() for place in (database, small)]
-    for report in reports:
-        for comparison in report["comparisons"]:
-            # Resampling depends on the order in which an engine returns units.
-            del comparison["bootstrap"]
-    pairs = zip(_numbers(reports[0]), _numbers(reports[1]), strict=True)
-    return max(abs(a - b) / max(abs(a), abs(b), 1e-300) for a, b in pairs)
-
-
-def _numbers(value: object) -> Iterator[float]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _numbers(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float) and math.isfinite(value):
-        yield float(value)
+    record, parquet = folder / "fleet.db", folder / "fleet"
+    events = write_fleet(record, users=60, days=10, requests=30)
+    export_parquet(record, parquet)
+    places = {"sqlite": str(record), "duckdb": str(parquet)}
+    if find_spec("pyspark") is not None:
+        places["spark"] = f"spark:{parquet}"
+    with ExitStack() as running:
+        if postgres.find() is not None:
+            places["postgresql"] = running.enter_context(postgres.running())
+            copy_record(record, places["postgresql"])
+        difference = compare(list(places.values()), EXPERIMENT)
+    return {
+        "engines_max_rel_diff": difference,
+        "engines": list(places),
+        "engines_events": events,
+    }
 
 
 def measure(trials: int, seed: int) -> dict[str, Any]:
@@ -268,9 +249,11 @@ def measure(trials: int, seed: int) -> dict[str, Any]:
         spent = asyncio.run(overhead(folder / "overhead.db"))
         result["overhead_p50_ms"] = round(percentile(spent, 0.5) or 0.0, 3)
         result["overhead_p95_ms"] = round(percentile(spent, 0.95) or 0.0, 3)
-        analysis = find_spec("ibis") is not None
-        result["report_seconds_10m"] = round(time_report(folder), 1) if analysis else None
-        result["engines_max_rel_diff"] = compare_engines(folder) if analysis else None
+        if find_spec("ibis") is not None:
+            result["report_seconds_10m"] = round(time_report(folder), 1)
+        if find_spec("fastapi") is not None and find_spec("ibis") is not None:
+            result |= compare_engines(folder)
+            result |= collector.measure(folder, trials=max(trials // 5, 1), seed=seed)
     return result
 
 

@@ -79,7 +79,7 @@ def histogram(counts: dict[int, int], width: float, *, title: str, unit: str) ->
         )
     ticks = "".join(
         f'<text x="{_LEFT + share * shown * span:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">'
-        f"{share * shown * merged * width:.0f}</text>"
+        f"{share * shown * merged * width:.3g}</text>"
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     axis = (
@@ -103,7 +103,7 @@ def bars(counts: dict[str, int], *, title: str, most: int = 15) -> str:
     marks = []
     for i, (name, count) in enumerate(items):
         length = count / largest * (_WIDTH - left - 70)
-        short = name if len(name) <= 26 else f"{name[:25]}…"
+        short = name if len(name) <= 22 else f"{name[:21]}…"
         marks.append(
             f'<text x="{left - 8}" y="{i * height + 15}" text-anchor="end">{escape(short)}</text>'
             f'<rect x="{left}" y="{i * height + 3}" width="{length:.1f}" height="{height - 6}" '
@@ -125,8 +125,8 @@ def _nothing(title: str) -> str:
 
 
 def _x(i: int, of: int) -> float:
-    inner = _WIDTH - _LEFT - _RIGHT - 40
-    return round(_LEFT + 20 + (inner * i / (of - 1) if of > 1 else inner / 2), 1)
+    inner = _WIDTH - _LEFT - _RIGHT - 60
+    return round(_LEFT + 30 + (inner * i / (of - 1) if of > 1 else inner / 2), 1)
 
 
 def _y(share: float) -> float:

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.packages import PackageError, install_packages
+
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "nvim"
 SUITE = "sid"
 NEEDED = (0, 12)
@@ -167,38 +169,10 @@ def install() -> Neovim:
     raise InstallError("\n".join(errors) or "no Debian mirror in /etc/apt")
 
 
-PROGRAMS = {
-    "chromium": "chromium",
-    "chromedriver": "chromium-driver",
-    "psql": "postgresql",
-    "java": "openjdk-17-jre-headless",
-}
-"""Programs that the dashboard's and the report's tests need, and Debian's packages of them."""
-
-
-def install_programs() -> None:
-    """Install what is missing of `PROGRAMS`; needs root for that.
-
-    Raises:
-        InstallError: a package could not be installed.
-    """
-    missing = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
-    if not missing:
-        return
-    if shutil.which("apt-get") is None:
-        raise InstallError(f"not installed: {', '.join(missing)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for action in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
-        command = ["apt-get", "-qq", *action]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode:
-            raise InstallError(f"{shlex.join(command)} failed:\n{done.stderr[-2000:]}")
-
-
 if __name__ == "__main__":
     try:
-        install_programs()
+        install_packages()
         editor = install()
-    except InstallError as error:
+    except (InstallError, PackageError) as error:
         sys.exit(f"tests.e2e.install: {error}")
     print("Neovim", ".".join(map(str, version(editor))), "at", editor.command[-1])

@@ -18,10 +18,11 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from benchmarks.fleet import DAY_US, EXPERIMENT, FIRST_DAY, write_fleet
 from telemetry.events import Opportunity
 from telemetry.outbox import Collector, Outbox
 from tests.e2e.browser import browser, screenshot
-from tests.telemetry.analysis.conftest import FIRST, insert, write_record
+from tests.telemetry.analysis.conftest import insert
 
 HOSTILE = "</title><script>document.title='stolen'</script>"
 
@@ -34,19 +35,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_record(tmp_path_factory.mktemp("record") / "telemetry.db", 60, effect=9)
-    reasons = ["low_confidence", "deadline", "excluded", HOSTILE]
-    hidden = [
-        Opportunity(
-            at_us=FIRST * 86_400_000_000,
-            request_id=f"h{n}",
-            language="python",
-            trigger="automatic",
-            hidden_reason=reasons[n % len(reasons)],
-        )
-        for n in range(40)
-    ]
-    insert(path, "user0", list(hidden))
+    path = tmp_path_factory.mktemp("record") / "telemetry.db"
+    write_fleet(path, users=60, days=12, requests=40)
+    hostile = Opportunity(
+        at_us=FIRST_DAY * DAY_US,
+        request_id="h",
+        language=HOSTILE,
+        trigger="automatic",
+        hidden_reason=HOSTILE,
+    )
+    insert(path, "user0", [hostile])
     return path
 
 
@@ -95,13 +93,13 @@ def check_charts(page: Chrome) -> None:
 def test_a_fleet(page: Chrome, record: Path, tmp_path: Path) -> None:
     with collector(tmp_path) as (url, tokens):
         sent = Outbox(record, Collector(url, tokens["upload"])).flush()
-        assert sent > 3000
+        assert sent > 30_000
         parts = urlsplit(url)
         page.get(f"http://reader:{tokens['read']}@{parts.netloc}/")
         check_charts(page)
         screenshot(page, tmp_path / "dashboard.png")
-        page.find_element(By.LINK_TEXT, "x").click()
-        assert page.title == "Experiment x"
+        page.find_element(By.LINK_TEXT, EXPERIMENT).click()
+        assert page.title == f"Experiment {EXPERIMENT}"
         body = page.find_element(By.TAG_NAME, "body").text
         assert re.search(r"retained characters per active hour.*significantly higher", body)
         assert page.find_elements(By.CSS_SELECTOR, "svg circle")
@@ -121,4 +119,4 @@ def test_ones_own_record(page: Chrome, record: Path, tmp_path: Path) -> None:
     subprocess.run([*command, "--html", str(file)], check=True, stdout=subprocess.DEVNULL)
     page.get(file.as_uri())
     check_charts(page)
-    assert "Experiment x" in page.find_element(By.TAG_NAME, "body").text
+    assert f"Experiment {EXPERIMENT}" in page.find_element(By.TAG_NAME, "body").text
