@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,11 @@ def test_a_full_disk_is_not_an_error(
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no device that is always full")
-    handler = next(h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler))
+    # pytest has a file handler of its own, which servers started in other tests close.
+    handler = next(h for h in logging.getLogger().handlers if isinstance(h, RotatingFileHandler))
     handler.stream.close()
     handler.stream = full.open("w")  # type: ignore[assignment]
-    handler.shouldRollover = lambda record: False  # type: ignore[attr-defined]
+    handler.shouldRollover = lambda record: False  # type: ignore[method-assign]
     logging.getLogger("lsp_server.test").info("written nowhere")
     assert "Traceback" not in capsys.readouterr().err
     with pytest.raises(OSError, match="No space"):
