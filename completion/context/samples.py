@@ -29,6 +29,8 @@ from models.tokenizer import Tokenizer
 
 _MOST_BYTES = 150_000
 _CHARACTERS_PER_TOKEN = 4
+# What is written of a file: enough for the longest window, however long its tokens are.
+_MOST_CHARACTERS_PER_TOKEN = 6
 _SEVERAL_LINES = 0.3
 _MOST_LINES = 5
 
@@ -100,6 +102,8 @@ def _sample(
         tokenizer,
         ContextPolicy().tokens,
     )
+    prefix = prefix[-window.rest_prefix_tokens * _MOST_CHARACTERS_PER_TOKEN :]
+    suffix = suffix[: window.suffix_tokens * _MOST_CHARACTERS_PER_TOKEN]
     chunks = [{"path": one.chunk.path, "text": one.chunk.text} for one in reversed(found.picked)]
     return {"path": path, "prefix": prefix, "suffix": suffix, "middle": middle, "chunks": chunks}
 

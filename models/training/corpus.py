@@ -2,11 +2,13 @@
 
     python -m models.training.corpus scan MIRROR       # rewrite sources.toml from a mirror
     python -m models.training.corpus build MIRROR OUT [--benchmarks DIR] [--shard-mb N]
+    python -m models.training.corpus unpack OUT FOLDER # one folder of files a repository
 
 `scan` lists every repository whose licence is permissive, with its commit. `build`
 reads exactly those commits, so anyone with the same repositories gets the same corpus:
 zstd-compressed JSON lines of {"repo", "path", "text"}, grouped by repository, split into
-shards, and `report.json` with what was kept, and what was dropped by which rule.
+shards, and `report.json` with what was kept, and what was dropped by which rule. `unpack`
+lays the kept files out again, for `completion.context.samples`, which reads folders.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pathlib import Path
 
 from models.training.dedup import NearDuplicates, Protected, Shingles, shingles
 from models.training.filters import clean
-from models.training.shards import Document, write_shards
+from models.training.shards import Document, read_shards, write_shards
 from models.training.sources import (
     SOURCES,
     Manifest,
@@ -163,6 +165,27 @@ def documents(
                     yield {"repo": name, "path": candidate.path, "text": candidate.text}
 
 
+def unpack(corpus: Path, out: Path) -> int:
+    """Write the files of a corpus below `out/owner+name`; returns how many.
+
+    Raises:
+        SourceError: the corpus has no shards, or a path in it leads out of its folder.
+    """
+    shards = sorted(corpus.glob("shard-*.jsonl.zst"))
+    if not shards:
+        raise SourceError(f"{corpus}: no shards")
+    count = 0
+    for document in read_shards(shards):
+        folder = (out / document["repo"].replace("/", "+")).resolve()
+        path = (folder / document["path"]).resolve()
+        if folder not in path.parents:
+            raise SourceError(f"{document['repo']}: {document['path']} leads out of its folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(document["text"], encoding="utf-8")
+        count += 1
+    return count
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m models.training.corpus")
@@ -176,7 +199,13 @@ def main(arguments: list[str] | None = None) -> None:
     build_parser.add_argument("--benchmarks", type=Path, default=Path("../shared/benchmarks"))
     build_parser.add_argument("--shard-mb", type=int, default=400, help="text per shard")
     build_parser.add_argument("--workers", type=int, default=2)
+    unpack_parser = commands.add_parser("unpack", help="write a corpus out as files")
+    unpack_parser.add_argument("corpus", type=Path, help="folder of shards")
+    unpack_parser.add_argument("out", type=Path, help="folder for the repositories")
     options = parser.parse_args(arguments)
+    if options.command == "unpack":
+        print(f"{unpack(options.corpus, options.out)} files in {options.out}")
+        return
     manifest = load_manifest(options.sources)
     if options.command == "scan":
         kept, refused = scan(options.mirror, manifest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from models.training.aligned import aligned_ids, load_aligned
 from models.training.fim import Document, FimConfig, Sampler, Special
 from models.training.model import IGNORE
 from models.training.shards import read_lines
@@ -123,6 +124,8 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         config: FIM shares.
         length: tokens per row without the shifted target.
         seed, rank, world: what this process reads of the whole.
+        aligned: files of samples as the server prompts, see `models.training.aligned`.
+        aligned_share: share of the rows that come from them.
     """
 
     def __init__(
@@ -135,7 +138,10 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        aligned: Sequence[Path] = (),
+        aligned_share: float = 0.0,
     ) -> None:
+        self._aligned, self._aligned_share = tuple(aligned), aligned_share
         self._paths, self._tokenizer, self._config = paths, tokenizer, config
         self._length, self._seed, self._rank, self._world = length, seed, rank, world
 
@@ -148,8 +154,21 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         if not repositories:  # fewer blocks than workers: everyone reads everything
             repositories = load_documents(self._paths, self._tokenizer)
         rng = random.Random(f"{self._seed}/{part}")
+        aligned = self._aligned_rows(rng, part, parts)
         while True:
-            yield from self._epoch(segments(repositories, rng), rng)
+            for row in self._epoch(segments(repositories, rng), rng):
+                if aligned and rng.random() < self._aligned_share:
+                    yield next(aligned)
+                yield row
+
+    def _aligned_rows(
+        self, rng: random.Random, part: int, parts: int
+    ) -> Iterator[NDArray[np.uint16]] | None:
+        if not self._aligned:
+            return None
+        samples = load_aligned(self._aligned, part, parts)
+        ids = aligned_ids(samples, self._tokenizer, self._config, rng)
+        return pack(ids, self._length + 1, Special().pad)
 
     def _epoch(
         self, groups: list[list[Document]], rng: random.Random

@@ -57,6 +57,19 @@ def load_manifest(path: Path = SOURCES) -> Manifest:
         raise SourceError(f"{path}: not a source manifest: {error}") from error
 
 
+def quality_repositories(path: Path = SOURCES) -> tuple[str, ...]:
+    """Repositories whose files teach the quality annotator what is good.
+
+    Raises:
+        SourceError: the manifest has no `[quality]` table, or is not TOML.
+    """
+    try:
+        positives = tomllib.loads(path.read_text(encoding="utf-8"))["quality"]["positive"]
+        return tuple(str(name) for name in positives)
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise SourceError(f"{path}: no [quality] table: {error}") from error
+
+
 def find_repository(mirror: Path, name: str) -> Path | None:
     """Git directory (or work tree) of `owner/name` in the mirror, or None."""
     flat = name.replace("/", "+")

@@ -246,6 +246,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=Path, help="checkpoint or shipped weights to start from")
     parser.add_argument("--resume", type=Path, help="run whose trunk to go on with")
     parser.add_argument("--cursors", type=Path, help="held-out cursors, probed at the end")
+    parser.add_argument(
+        "--aligned", type=Path, nargs="+", default=[], help="samples as the server prompts"
+    )
+    parser.add_argument(
+        "--aligned-share", type=float, default=0.3, help="such rows for each row of the corpus"
+    )
     parser.add_argument("--joint", type=float, default=FimConfig().joint)
     for name, field in TrainConfig.__dataclass_fields__.items():
         if name != "compile":
@@ -286,12 +292,15 @@ def main(arguments: list[str] | None = None) -> Trainer:
     log(
         {
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "joint": options.joint, "world": ranks.world, "device": ranks.device, **asdict(config),
+            "joint": options.joint, "aligned": options.aligned_share if options.aligned else 0.0,
+            "start": str(options.start), "data": [str(path) for path in options.data],
+            "world": ranks.world, "device": ranks.device, **asdict(config),
         }
     )  # fmt: skip
     dataset = FimDataset(
         options.data, tokenizer, FimConfig(joint=options.joint, max_length=config.length + 1),
         config.length, seed=config.seed, rank=ranks.rank, world=ranks.world,
+        aligned=options.aligned, aligned_share=options.aligned_share,
     )  # fmt: skip
     trainer.run(dataset, log)
     if ranks.rank == 0:

@@ -46,7 +46,8 @@ def test_prefix_middle_and_suffix_stand_in_the_file_in_this_order(
                 continue
             found = {k: tokenizer.decode(v) for k, v in parts(ids).items()}
             whole = found["prefix"] + found.get("middle", "") + found["suffix"]
-            assert whole in document.text
+            # A window that overflows may begin inside a character.
+            assert whole.lstrip("\ufffd") in document.text
             assert ("middle" in found) == (joint == 0.0)
             count += 1
     assert count > 10
