@@ -7,6 +7,7 @@ told. The model decides the words: a case checks that they are what was shown.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ DISMISSED = "textDocument/didDismissCompletion"
 
 TYPED = "names = ['a', 'b']; count = len("
 """Code whose next word any model for Python knows."""
+
+BLOCK = "def count_words(text: str) -> dict[str, int]:\n"
+"""An open and empty block."""
 
 
 class Driver(Protocol):
@@ -53,6 +57,10 @@ class Driver(Protocol):
         """The first true value of `condition`."""
 
     @property
+    def file(self) -> Path:
+        """The file that was opened."""
+
+    @property
     def line(self) -> str:
         """The cursor's line."""
 
@@ -84,6 +92,16 @@ def _suggest(editor: Driver, typed: str = TYPED) -> str:
     return ghost
 
 
+def _suggest_block(editor: Driver) -> str:
+    """Open a block that a model has more than one line for; the ghost text."""
+    editor.begin("from enum import")
+    editor.type(BLOCK)
+    ghost = editor.ghost()
+    assert "\n" in ghost
+    editor.wait_for(lambda: editor.sent(SHOWN))
+    return ghost
+
+
 def typing_shows_and_accept_inserts(editor: Driver) -> None:
     ghost = _suggest(editor)
     shown = _ids(editor, SHOWN)
@@ -96,7 +114,196 @@ def typing_shows_and_accept_inserts(editor: Driver) -> None:
     assert editor.sent(PARTIAL) == editor.sent(DISMISSED) == []
 
 
-CASES: dict[str, Callable[[Driver], None]] = {
-    case.__name__: case for case in (typing_shows_and_accept_inserts,)
+def typing_along_moves_the_ghost(editor: Driver) -> None:
+    ghost = _suggest(editor)
+    assert len(ghost) > 1
+    editor.type(ghost[0])
+    editor.wait_for(lambda: editor.ghost() == ghost[1:])
+    assert editor.line == TYPED + ghost[0]
+    editor.press("accept")
+    editor.wait_for(lambda: editor.line == TYPED + ghost)
+    editor.wait_for(lambda: _accepted(editor))
+    assert _accepted(editor)[0] in _ids(editor, SHOWN)
+
+
+def words_are_accepted_one_by_one(editor: Driver) -> None:
+    typed = "def average(values: list[float]) -> float: return sum"
+    ghost = _suggest(editor, typed)
+    assert len(ghost) > 4
+    taken = ""
+    for step in (1, 2):
+        editor.press("accept_word")
+        editor.wait_for(lambda: len(editor.sent(PARTIAL)) == step)  # noqa: B023
+        assert len(editor.line) > len(typed + taken)
+        taken = editor.line.removeprefix(typed)
+        assert ghost.startswith(taken)
+        partial = editor.sent(PARTIAL)[-1]
+        assert partial["acceptedLength"] == len(taken)
+        assert partial["item"]["insertText"] == ghost
+    assert editor.ghost() == ghost.removeprefix(taken)
+    assert _accepted(editor) == []
+    assert set(_ids(editor, PARTIAL)) <= set(_ids(editor, SHOWN))
+
+
+def lines_are_accepted_one_by_one(editor: Driver) -> None:
+    ghost = _suggest_block(editor)
+    first, rest = ghost.split("\n", 1)
+    start = editor.before
+    editor.press("accept_line")
+    editor.wait_for(lambda: editor.before == start + first)
+    (partial,) = editor.wait_for(lambda: editor.sent(PARTIAL))
+    assert partial["acceptedLength"] == len(first)
+    assert editor.ghost() == "\n" + rest
+    editor.press("accept_line")
+    second = rest.split("\n", 1)[0]
+    editor.wait_for(lambda: editor.before == f"{start}{first}\n{second}")
+
+
+def a_block_is_shown_and_accepted_whole(editor: Driver) -> None:
+    ghost = _suggest_block(editor)
+    start = editor.before
+    editor.press("accept")
+    editor.wait_for(lambda: editor.before == start + ghost)
+    editor.wait_for(lambda: _accepted(editor))
+    assert _accepted(editor) == _ids(editor, SHOWN)[-1:]
+
+
+def undo_takes_back_what_was_accepted(editor: Driver) -> None:
+    ghost = _suggest(editor)
+    editor.press("accept")
+    editor.wait_for(lambda: editor.line == TYPED + ghost)
+    editor.press("undo")
+    editor.wait_for(lambda: editor.line == TYPED)
+
+
+def what_is_dismissed_stays_away(editor: Driver) -> None:
+    ghost = _suggest(editor)
+    editor.press("dismiss")
+    editor.no_ghost()
+    editor.wait_for(lambda: _ids(editor, DISMISSED))
+    assert _ids(editor, DISMISSED) == _ids(editor, SHOWN)[-1:]
+    editor.type(ghost[0])
+    editor.no_ghost()
+    assert editor.line == TYPED + ghost[0]
+    assert _accepted(editor) == []
+
+
+def the_next_one_is_another(editor: Driver) -> None:
+    ghost = _suggest(editor, "total = ")
+    editor.press("next")
+    editor.wait_for(lambda: editor.ghost() != ghost)
+    other = editor.ghost()
+    kinds = [p["context"]["triggerKind"] for p in editor.sent("textDocument/inlineCompletion")]
+    assert kinds[-1] == 1
+    editor.wait_for(lambda: len(set(_ids(editor, SHOWN))) >= 2)
+    editor.press("accept")
+    editor.wait_for(lambda: editor.line == "total = " + other)
+    editor.wait_for(lambda: _accepted(editor))
+    assert _accepted(editor) == _ids(editor, SHOWN)[-1:]
+
+
+def nothing_is_suggested_while_paused(editor: Driver) -> None:
+    editor.press("pause")
+    editor.begin("from enum import")
+    editor.type(TYPED)
+    editor.no_ghost()
+    assert editor.sent(SHOWN) == []
+    editor.press("resume")
+    editor.type("n")
+    assert editor.ghost()
+    commands = [c["command"] for c in editor.sent("workspace/executeCommand")]
+    assert commands == ["snowcoder.pause", "snowcoder.resume"]
+
+
+def tab_indents(editor: Driver) -> None:
+    editor.begin("from enum import")
+    editor.press("tab")
+    editor.wait_for(lambda: editor.line.isspace())
+    editor.type("x = [1]; y = len(")
+    editor.ghost()
+    before = editor.line
+    editor.press("tab")
+    editor.wait_for(lambda: editor.line != before)
+    assert editor.line.startswith(before)
+    assert editor.line[len(before) :].isspace()
+    assert _accepted(editor) == []
+
+
+def an_open_menu_keeps_its_keys(editor: Driver) -> None:
+    editor.begin("from enum import")
+    editor.type("Proto")
+    editor.press("menu")
+    editor.wait_for(lambda: editor.line == "Protocol")
+    editor.press("accept")
+    editor.type("x")
+    editor.wait_for(lambda: editor.line == "Protocolx")
+    assert _accepted(editor) == []
+
+
+def other_letters_stand_before_the_cursor(editor: Driver) -> None:
+    typed = 'moods = ["😀", "é"]; total = len('
+    ghost = _suggest(editor, typed)
+    editor.press("accept")
+    editor.wait_for(lambda: editor.line == typed + ghost)
+    editor.wait_for(lambda: _accepted(editor))
+
+
+def a_crlf_file_stays_one(editor: Driver) -> None:
+    ghost = _suggest_block(editor)
+    start = editor.before
+    editor.press("accept")
+    editor.wait_for(lambda: editor.before == start + ghost)
+    editor.save()
+    saved = editor.file.read_bytes()
+    assert (start + ghost).replace("\n", "\r\n").encode() in saved
+    assert saved.count(b"\n") == saved.count(b"\r\n") == saved.count(b"\r")
+
+
+def a_renamed_file_is_followed(editor: Driver) -> None:
+    old = editor.file
+    new = old.with_name("renämed.py")
+    editor.save(new)
+    editor.wait_for(lambda: len(editor.sent("textDocument/didOpen")) == 2)
+    assert editor.sent("textDocument/didClose")[-1]["textDocument"]["uri"] == old.as_uri()
+    _suggest(editor)
+    asked = editor.sent("textDocument/inlineCompletion")[-1]
+    assert asked["textDocument"]["uri"] == new.as_uri()
+
+
+def changed_settings_take_effect(editor: Driver) -> None:
+    editor.configure({"languages": ["ruby"]})
+    editor.wait_for(lambda: editor.sent("workspace/didChangeConfiguration"))
+    editor.begin("from enum import")
+    editor.type(TYPED)
+    editor.no_ghost()
+    editor.configure({"languages": ["python"]})
+    editor.type("n")
+    assert editor.ghost()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a user does; `crlf` files have Windows' line ends."""
+
+    run: Callable[[Driver], None]
+    crlf: bool = False
+
+
+CASES = {
+    "typing shows and accept inserts": Case(typing_shows_and_accept_inserts),
+    "typing along moves the ghost": Case(typing_along_moves_the_ghost),
+    "accept by word": Case(words_are_accepted_one_by_one),
+    "accept by line": Case(lines_are_accepted_one_by_one),
+    "several lines": Case(a_block_is_shown_and_accepted_whole),
+    "undo": Case(undo_takes_back_what_was_accepted),
+    "dismiss": Case(what_is_dismissed_stays_away),
+    "cycle": Case(the_next_one_is_another),
+    "pause and resume": Case(nothing_is_suggested_while_paused),
+    "tab indents": Case(tab_indents),
+    "an open menu keeps its keys": Case(an_open_menu_keeps_its_keys),
+    "other letters before the cursor": Case(other_letters_stand_before_the_cursor),
+    "crlf": Case(a_crlf_file_stays_one, crlf=True),
+    "rename": Case(a_renamed_file_is_followed),
+    "settings": Case(changed_settings_take_effect),
 }
 """Every case, by its name; each starts with a file of a project open."""

@@ -21,7 +21,7 @@ from tests.e2e.install import Neovim, find, find_old
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "nvim"
 SERVER = [sys.executable, "-I", "-m", "lsp_server", "serve"]
-PATIENCE = 15.0
+PATIENCE = 10.0
 """Seconds to wait for what must happen; no measure of speed."""
 QUIET = 0.6
 """Seconds in which what must not happen would have."""
@@ -66,8 +66,10 @@ class NeovimDriver:
     def __init__(self, nvim: pynvim.Nvim, log: Path) -> None:
         self.nvim = nvim
         self.log = log
+        self.file = Path()
 
     def open(self, path: Path) -> None:
+        self.file = path
         self.nvim.command(f"edit {self.nvim.funcs.fnameescape(str(path))}")
         self.wait_for(
             lambda: self.nvim.exec_lua(
@@ -182,6 +184,8 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_case(editor: NeovimDriver, source: Path, case: str) -> None:
+    if CASES[case].crlf:
+        source.write_bytes(source.read_bytes().replace(b"\n", b"\r\n"))
     editor.open(source)
-    CASES[case](editor)
+    CASES[case].run(editor)
     assert editor.nvim.eval("v:errmsg") == ""
