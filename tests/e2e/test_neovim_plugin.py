@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pynvim
 import pytest
 
@@ -40,6 +41,7 @@ KEYS = {
     "menu": "<C-n>",
     "pause": "<Cmd>SnowcoderPause<CR>",
     "resume": "<Cmd>SnowcoderResume<CR>",
+    "close_brackets": "<Cmd>inoremap ( ()<lt>Left><CR>",
 }
 
 GHOST = """
@@ -86,7 +88,19 @@ class NeovimDriver:
             self.nvim.input({"<": "<lt>", "\n": "<CR>"}.get(key, key))
 
     def press(self, action: str) -> None:
+        if action == "kill_server":
+            self._kill_server()
+            return
         self.nvim.input(KEYS[action])
+        if action == "menu":
+            self.wait_for(lambda: self.nvim.funcs.pumvisible())
+
+    def _kill_server(self) -> None:
+        editor = psutil.Process(self.nvim.funcs.getpid())
+        for process in editor.children(recursive=True):
+            command = process.cmdline()
+            if "lsp_server" in command and recorder.__file__ not in command:
+                process.kill()
 
     def configure(self, settings: dict[str, Any]) -> None:
         self.nvim.exec_lua("require('snowcoder').configure(...)", settings)
@@ -147,7 +161,9 @@ def _start(neovim: Neovim, home: Path) -> tuple[subprocess.Popen[bytes], pynvim.
     environment = os.environ | neovim.environment | {name: str(home / name) for name in names}
     address = home / "socket"
     command = [*neovim.command, "--headless", "--clean", "-n", "--listen", str(address)]
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _wait_for(address.exists)
     nvim = pynvim.attach("socket", path=str(address))
     nvim.exec_lua("vim.opt.rtp:prepend(...)", str(PLUGIN))
@@ -189,3 +205,41 @@ def test_case(editor: NeovimDriver, source: Path, case: str) -> None:
     editor.open(source)
     CASES[case].run(editor)
     assert editor.nvim.eval("v:errmsg") == ""
+
+
+def test_why_lists_decisions_newest_first(editor: NeovimDriver, source: Path) -> None:
+    editor.open(source)
+    editor.begin("from enum import")
+    editor.type("count = len(")
+    editor.ghost()
+    editor.nvim.input("<Esc>:SnowcoderWhy<CR>")
+    editor.wait_for(lambda: editor.nvim.eval("&buftype") == "nofile")
+    lines = editor.nvim.current.buffer[:]
+    assert "backend.py:12" in lines[0]
+    assert "suggestion" in lines[0]
+
+
+def test_health_and_status_tell_of_the_server(editor: NeovimDriver, source: Path) -> None:
+    assert editor.nvim.exec_lua("return require('snowcoder').status()") == ""
+    editor.open(source)
+    editor.nvim.exec_lua("require('snowcoder').pause()")
+    editor.wait_for(
+        lambda: editor.nvim.exec_lua("return require('snowcoder').status()") == "SnowCoder: paused"
+    )
+    editor.nvim.command("checkhealth snowcoder")
+    report = "\n".join(editor.nvim.current.buffer[:])
+    assert f"for {source.parent}" in report
+    assert "ERROR" not in report
+
+
+def test_an_older_editor_is_refused(editor: NeovimDriver) -> None:
+    said = editor.nvim.exec_lua(
+        """
+        local has, said = vim.fn.has, nil
+        vim.fn.has = function(what) return what == 'nvim-0.11' and 0 or has(what) end
+        vim.notify = function(text) said = text end
+        require('snowcoder').setup()
+        return said
+        """
+    )
+    assert "needs Neovim 0.11 or newer" in said

@@ -27,6 +27,10 @@ local DEFAULTS = {
 local options = DEFAULTS ---@type snowcoder.Options
 local backend ---@type table `snowcoder.native` or `snowcoder.ghost`
 local paused = false
+local crashes, last_crash = 0, 0
+--- A server that ends this often, each time within so many seconds, is not started again.
+local CRASHES, CRASH_SECONDS = 5, 180
+local SIGTERM = 15
 local status = { state = 'idle', reason = '' }
 
 ---@return vim.lsp.Client[]
@@ -68,18 +72,26 @@ function M.accept_line()
   return take(require('snowcoder.suggestion').next_line)
 end
 
+---@param step integer
+---@return boolean
+local function cycle(step)
+  if #vim.lsp.get_clients({ name = 'snowcoder', bufnr = 0 }) == 0 then
+    return false
+  end
+  backend.cycle(step)
+  return true
+end
+
 --- Show the next suggestion. Where none is shown, the server is asked as if by hand.
 ---@return boolean
 function M.next()
-  backend.cycle(1)
-  return true
+  return cycle(1)
 end
 
 --- Show the previous suggestion.
 ---@return boolean
 function M.previous()
-  backend.cycle(-1)
-  return true
+  return cycle(-1)
 end
 
 --- Turn the suggestion on screen down; the server does not show it again here.
@@ -152,12 +164,12 @@ end
 ---@param decision table
 ---@return string
 local function sentence(decision)
-  return ('%s %s:%s  %s  %s: %s'):format(
-    decision.time,
+  local outcome, rule = decision.outcome, decision.rule
+  return ('%sZ  %s:%d  %s  %s'):format(
+    decision.time:sub(12, 19),
     decision.file,
     decision.line,
-    decision.outcome,
-    decision.rule,
+    outcome == rule and outcome or ('%s (%s)'):format(outcome, rule),
     decision.detail
   )
 end
@@ -194,6 +206,30 @@ local function on_status(params)
   end
   vim.api.nvim_exec_autocmds('User', { pattern = 'SnowcoderStatus', data = params })
   vim.cmd.redrawstatus()
+end
+
+--- Start a server again that ended by itself.
+---@param code integer
+---@param signal integer
+local function on_exit(code, signal)
+  -- Neovim stops servers in good order or with SIGTERM.
+  if vim.v.exiting ~= vim.NIL or signal == SIGTERM or (code == 0 and signal == 0) then
+    return
+  end
+  local now = os.time()
+  crashes = now - last_crash < CRASH_SECONDS and crashes + 1 or 1
+  last_crash = now
+  vim.schedule(function()
+    backend.hide()
+    if crashes > CRASHES then
+      say('the server keeps ending; see :checkhealth snowcoder', vim.log.levels.ERROR)
+      return
+    end
+    -- Enabling attaches every open buffer, once the client that ended is forgotten.
+    vim.defer_fn(function()
+      vim.lsp.enable('snowcoder')
+    end, 100)
+  end)
 end
 
 ---@param lhs string
@@ -252,6 +288,7 @@ function M.setup(given)
     root_markers = options.root_markers,
     settings = section,
     init_options = section,
+    on_exit = on_exit,
     handlers = {
       ['snowcoder/status'] = function(_, params)
         on_status(params)
