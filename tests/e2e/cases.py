@@ -309,8 +309,17 @@ def changed_settings_take_effect(editor: Driver) -> None:
 class Case:
     """What a user does; `crlf` files have Windows' line ends."""
 
-    run: Callable[[Driver], None]
+    steps: Callable[[Driver], None]
     crlf: bool = False
+
+    def run(self, editor: Driver) -> None:
+        """Take the steps; whatever they are, the server's tally has to add up."""
+        self.steps(editor)
+        shown = _ids(editor, SHOWN)
+        assert len(set(shown)) == len(shown), "shown is told once"
+        answered = [*_accepted(editor), *_ids(editor, PARTIAL), *_ids(editor, DISMISSED)]
+        assert set(answered) <= set(shown)
+        assert len(set(_accepted(editor))) == len(_accepted(editor))
 
 
 CASES = {

@@ -130,8 +130,9 @@ def editor(tmp_path: Path) -> Iterator[Editor]:
         try:
             yield Editor(nvim, log)
         finally:
-            nvim.command("qall!", async_=True)
+            # An editor that ends while it is asked leaves the connection waiting.
             nvim.close()
+            process.terminate()
             process.wait(PATIENCE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -155,6 +154,14 @@ def _wait_for(condition: Callable[[], Any]) -> Any:
     raise AssertionError("never happened")
 
 
+def _attach(address: Path) -> pynvim.Nvim | None:
+    """A connection; None as long as nobody listens there."""
+    try:
+        return pynvim.attach("socket", path=str(address))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+
+
 def _start(neovim: Neovim, home: Path) -> tuple[subprocess.Popen[bytes], pynvim.Nvim]:
     """An editor with a home of its own and the plugin on its runtime path."""
     names = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
@@ -164,8 +171,7 @@ def _start(neovim: Neovim, home: Path) -> tuple[subprocess.Popen[bytes], pynvim.
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _wait_for(address.exists)
-    nvim = pynvim.attach("socket", path=str(address))
+    nvim = _wait_for(lambda: _attach(address))
     nvim.exec_lua("vim.opt.rtp:prepend(...)", str(PLUGIN))
     return process, nvim
 
@@ -184,7 +190,7 @@ def editor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NeovimDri
     finally:
         # An editor that ends while it is asked leaves the connection waiting.
         nvim.close()
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         process.wait(PATIENCE)
 
 
@@ -243,3 +249,28 @@ def test_an_older_editor_is_refused(editor: NeovimDriver) -> None:
         """
     )
     assert "needs Neovim 0.11 or newer" in said
+
+
+def test_health_names_a_command_that_is_missing(editor: NeovimDriver) -> None:
+    editor.nvim.exec_lua("require('snowcoder').setup({cmd = {'no-such-snowcoder'}})")
+    editor.nvim.command("checkhealth snowcoder")
+    report = "\n".join(editor.nvim.current.buffer[:])
+    assert "no-such-snowcoder is not on the path" in report
+    assert "pipx install snowcoder" in report
+
+
+def test_a_server_that_keeps_ending_is_given_up(editor: NeovimDriver, source: Path) -> None:
+    started = source.with_name("started")
+    program = f"open({str(started)!r}, 'a').write('x'); raise SystemExit(3)"
+    editor.nvim.exec_lua(
+        """
+        messages = {}
+        vim.notify = function(text) table.insert(messages, text) end
+        require('snowcoder').setup({cmd = ...})
+        """,
+        [sys.executable, "-c", program],
+    )
+    editor.nvim.command(f"edit {editor.nvim.funcs.fnameescape(str(source))}")
+    editor.wait_for(lambda: "keeps ending" in str(editor.nvim.exec_lua("return messages")))
+    time.sleep(QUIET)
+    assert started.read_text() == "x" * 6
