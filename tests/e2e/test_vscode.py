@@ -12,9 +12,20 @@ from selenium.webdriver.common.keys import Keys
 from tests.e2e import vscode
 from tests.e2e.vscode import Editor
 
-HEAD = "class Stack:\n    def __init__(self):\n        self.items = []\n\n\n"
-TYPED = "names = ['a', 'b']; count = len("
-"""Code whose next word any model for Python knows; the editor closes the bracket."""
+HEAD = """\
+class Stack:
+    def __init__(self):
+        self.items = []
+
+    def push(self, item):
+        self.items.append(item)
+
+    def pop(self):
+        return self.items.pop()
+
+    def __len__(self):
+        """
+TYPED = "return "
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +50,13 @@ def editor(tmp_path: Path, extensions: Path, source: Path) -> Iterator[Editor]:
         yield window
 
 
-def test_typing_shows_ghost_text_and_tab_takes_all(editor: Editor) -> None:
+def test_tab_takes_all(editor: Editor) -> None:
     editor.type(TYPED)
     ghost = editor.ghost()
     if folder := os.environ.get("SNOWCODER_SCREENSHOTS"):
         editor.page.save_screenshot(str(Path(folder) / "vscode-ghost-text.png"))
-    editor.wait_for(lambda: editor.text == f"{HEAD}{TYPED})")
+    editor.wait_for(lambda: editor.text == HEAD + TYPED)
     assert editor.accepted() == []
     editor.keys(Keys.TAB)
-    editor.wait_for(lambda: editor.text == f"{HEAD}{TYPED}{ghost})")
+    editor.wait_for(lambda: editor.text == HEAD + TYPED + ghost)
     editor.wait_for(lambda: len(editor.accepted()) == 1)

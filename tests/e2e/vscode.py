@@ -53,7 +53,7 @@ _GHOST = """
 const wanted = ".ghost-text-decoration, .ghost-text-decoration-preview, .suggest-preview-text";
 const clean = (text) => text.replace(/\\u00a0/g, " ").replace(/\\u200b/g, "");
 const seen = (element) => element.getClientRects().length > 0;
-return [...document.querySelectorAll(wanted)].filter(seen).map((e) => clean(e.textContent)).join("\\n");
+return [...document.querySelectorAll(wanted)].filter(seen).map((e) => clean(e.textContent)).join("");
 """
 
 
@@ -123,8 +123,8 @@ class Editor:
     def status(self) -> str:
         """Label of the status bar item, its icon's state included."""
         script = (
-            "const e = document.querySelector('[id=\"snowcoder.snowcoder.snowcoder.status\"], "
-            "[id*=\"snowcoder.status\"]');"
+            'const e = document.querySelector(\'[id="snowcoder.snowcoder.snowcoder.status"], '
+            '[id*="snowcoder.status"]\');'
             "return e ? e.getAttribute('aria-label') || e.innerText : '';"
         )
         return str(self.page.execute_script(script))
@@ -132,6 +132,14 @@ class Editor:
     def sent(self, method: str) -> list[dict[str, Any]]:
         """Params of the messages `method` that the server received."""
         return recorder.messages(self.log, "client", method)
+
+    def item(self) -> dict[str, Any]:
+        """The newest suggestion that the server gave."""
+        found: list[dict[str, Any]] = []
+        for result in recorder.results(self.log, "server"):
+            if isinstance(result, list) and result and "insertText" in (result[0] or {}):
+                found = result
+        return found[0]
 
     def accepted(self) -> list[str]:
         """Ids of the suggestions that the server was told of as accepted."""
@@ -172,8 +180,8 @@ def install_extension(folder: Path) -> None:
     """Install the `.vsix` that `npm run package` left, into an extensions folder."""
     package = max(EXTENSION.glob("*.vsix"), key=lambda p: p.stat().st_mtime)
     options = ["--extensions-dir", folder, "--user-data-dir", folder.parent / "install"]
-    _node = shutil.which("node") or "node"
-    command = [_node, ENTRY, *options, "--install-extension", package]
+    node = shutil.which("node") or "node"
+    command = [node, ENTRY, *options, "--install-extension", package]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
@@ -226,12 +234,14 @@ def editor(
                 window.wait_for(lambda: window.has(".monaco-editor .view-line"))
                 window.wait_for(lambda: "SnowCoder" in window.status())
                 window.wait_for(
-                    lambda: any(
-                        s["state"] == "idle"
-                        for s in recorder.messages(log, "server", "snowcoder/status")
+                    lambda: (
+                        any(
+                            s["state"] == "idle"
+                            for s in recorder.messages(log, "server", "snowcoder/status")
+                        )
+                        if all_settings["snowcoder.command"] == server_command(log)
+                        else True
                     )
-                    if all_settings["snowcoder.command"] == server_command(log)
-                    else True
                 )
                 page.find_element(By.CSS_SELECTOR, ".monaco-editor .view-lines").click()
                 window.keys(Keys.CONTROL, Keys.END)
