@@ -53,7 +53,8 @@ _GHOST = """
 const wanted = ".ghost-text-decoration, .ghost-text-decoration-preview, .suggest-preview-text";
 const clean = (text) => text.replace(/\\u00a0/g, " ").replace(/\\u200b/g, "");
 const seen = (element) => element.getClientRects().length > 0;
-return [...document.querySelectorAll(wanted)].filter(seen).map((e) => clean(e.textContent)).join("");
+const shown = [...document.querySelectorAll(wanted)].filter(seen);
+return shown.map((element) => clean(element.textContent)).join("");
 """
 
 
@@ -112,6 +113,21 @@ class Editor:
         """Whether such an element is on screen."""
         return any(e.is_displayed() for e in self.page.find_elements(By.CSS_SELECTOR, selector))
 
+    def button(self, label: str) -> None:
+        """Press a button of a message."""
+        for button in self.page.find_elements(
+            By.CSS_SELECTOR, ".notifications-toasts .monaco-button"
+        ):
+            if button.text == label:
+                button.click()
+                return
+        raise AssertionError(f"no button {label!r}")
+
+    def picture(self, name: str) -> None:
+        """Keep a picture of the window, if pictures are wanted."""
+        if folder := os.environ.get("SNOWCODER_SCREENSHOTS"):
+            self.page.save_screenshot(str(Path(folder) / f"{name}.png"))
+
     def ghost_now(self) -> str:
         """Ghost text on screen, "" without."""
         return str(self.page.execute_script(_GHOST))
@@ -162,8 +178,7 @@ class Editor:
             print(self.text_of(".notifications-toasts"))
             if self.log.exists():
                 print(self.log.read_text()[-1500:])
-            if folder := os.environ.get("SNOWCODER_SCREENSHOTS"):
-                self.page.save_screenshot(str(Path(folder) / "failed.png"))
+            self.picture("failed")
             raise
 
 
