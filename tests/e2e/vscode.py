@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -71,11 +72,10 @@ def wait_for(condition: Callable[[], Any]) -> Any:
 class Editor:
     """One window on a folder, with the cursor at the end of one file."""
 
-    def __init__(self, page: webdriver.Chrome, file: Path, log: Path, settings: Path) -> None:
+    def __init__(self, page: webdriver.Chrome, file: Path, log: Path) -> None:
         self.page = page
         self.file = file
         self.log = log
-        self._settings = settings
 
     @property
     def text(self) -> str:
@@ -157,16 +157,22 @@ class Editor:
                 found = result
         return found[0]
 
+    def ready(self) -> int:
+        """How often a server was ready so far."""
+        told = recorder.messages(self.log, "server", "snowcoder/status")
+        states = ["loading"] + [status["state"] for status in told]
+        return sum(pair == ("loading", "idle") for pair in itertools.pairwise(states))
+
     def accepted(self) -> list[str]:
         """Ids of the suggestions that the server was told of as accepted."""
         commands = self.sent("workspace/executeCommand")
         return [c["arguments"][0] for c in commands if c["command"] == "snowcoder.accept"]
 
     def configure(self, **values: object) -> None:
-        """Change user settings, as the settings editor does."""
-        settings = json.loads(self._settings.read_text())
-        settings |= {f"snowcoder.{name}": value for name, value in values.items()}
-        self._settings.write_text(json.dumps(settings))
+        """Write the folder's settings, which the window then reads."""
+        settings = self.file.parent / ".vscode/settings.json"
+        settings.parent.mkdir(exist_ok=True)
+        settings.write_text(json.dumps({f"snowcoder.{name}": v for name, v in values.items()}))
 
     def wait_for(self, condition: Callable[[], Any]) -> Any:
         """The first true value of `condition`; on failure, prints what there is to see."""
@@ -222,8 +228,7 @@ def editor(
     data, log = home / "data", home / "messages.jsonl"
     (data / "User").mkdir(parents=True)
     all_settings = SETTINGS | {"snowcoder.command": server_command(log)} | (settings or {})
-    settings_file = data / "User/settings.json"
-    settings_file.write_text(json.dumps(all_settings))
+    (data / "User/settings.json").write_text(json.dumps(all_settings))
     port = _free_port()
     node = shutil.which("node") or "node"
     command = [node, str(ENTRY), "--auth", "none", "--bind-addr", f"127.0.0.1:{port}"]
@@ -245,19 +250,11 @@ def editor(
             query = {"folder": str(file.parent), "payload": json.dumps([["openFile", target]])}
             with browser(home / "chromium") as page:
                 page.get(base + "?" + urllib.parse.urlencode(query))
-                window = Editor(page, file, log, settings_file)
+                window = Editor(page, file, log)
                 window.wait_for(lambda: window.has(".monaco-editor .view-line"))
                 window.wait_for(lambda: "SnowCoder" in window.status())
-                window.wait_for(
-                    lambda: (
-                        any(
-                            s["state"] == "idle"
-                            for s in recorder.messages(log, "server", "snowcoder/status")
-                        )
-                        if all_settings["snowcoder.command"] == server_command(log)
-                        else True
-                    )
-                )
+                if all_settings["snowcoder.command"] == server_command(log):
+                    window.wait_for(window.ready)
                 page.find_element(By.CSS_SELECTOR, ".monaco-editor .view-lines").click()
                 window.keys(Keys.CONTROL, Keys.END)
                 yield window

@@ -75,12 +75,13 @@ class Extension implements vscode.Disposable {
     }
     const [command, ...args] = found;
     this.log.info(`starting ${found.join(" ")}`);
-    const restarts = new Restarts(() => {
-      void this.report("the server ended five times within three minutes and is not started again.", {
+    const restarts = new Restarts(
+      () => this.status.show({ state: "loading" }),
+      () => void this.report("the server ended five times within three minutes and is not started again.", {
         Restart: "snowcoder.restart",
         "Show the Log": "snowcoder.showLog",
-      });
-    });
+      }),
+    );
     const options: LanguageClientOptions = {
       documentSelector: [
         { scheme: "file", language: "python" },

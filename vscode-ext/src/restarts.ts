@@ -17,8 +17,11 @@ export class Restarts implements ErrorHandler {
   /** Whether the server that ended last is being started again. */
   trying = false;
 
-  /** `gaveUp` is called once the server is not started again. */
-  constructor(private readonly gaveUp: () => void) {}
+  /** One of the two is called whenever the server ended. */
+  constructor(
+    private readonly restarting: () => void,
+    private readonly gaveUp: () => void,
+  ) {}
 
   /** What cannot be read or written once is no reason to end the server. */
   error(): ErrorHandlerResult {
@@ -32,6 +35,7 @@ export class Restarts implements ErrorHandler {
     const recent = this.ends.filter((time) => now - time < WITHIN_MS).length;
     this.trying = recent < CRASHES;
     if (this.trying) {
+      this.restarting();
       return { action: CloseAction.Restart, handled: true };
     }
     this.gaveUp();
