@@ -19,7 +19,7 @@ from completion.types import ConfidencePolicy, ContextPolicy, DecodePolicy, Poli
 from models.templates import TEMPLATES
 
 SECTION = "snowcoder"
-CLIENT_SETTINGS = frozenset({"command"})
+CLIENT_SETTINGS = frozenset({"command", "package"})
 """Names that belong to an editor's extension; they travel along and mean nothing here."""
 
 

@@ -12,7 +12,8 @@ MANIFEST = Path(__file__).resolve().parents[1] / "vscode-ext/package.json"
 
 def test_contributed_settings_are_those_of_the_server() -> None:
     contributed = json.loads(MANIFEST.read_text())["contributes"]["configuration"]["properties"]
-    contributed.pop("snowcoder.command")
+    for of_extension in ("command", "package"):
+        contributed.pop(f"snowcoder.{of_extension}")
     of_server = schema()
     expected = {}
     for name, value in of_server["properties"].items():

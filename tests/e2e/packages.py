@@ -1,4 +1,4 @@
-"""Installs Debian's browser, PostgreSQL server and Java where they are missing."""
+"""Installs Debian's browser, PostgreSQL server, Java and the like where they are missing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def missing() -> list[str]:
     there = {
         "chromium": shutil.which("chromium"),
         "chromium-driver": shutil.which("chromedriver"),
+        # code-server's module for Kerberos is compiled; without it VS Code does not start.
+        "libkrb5-dev": shutil.which("krb5-config"),
         "default-jre-headless": shutil.which("java"),
         "postgresql": postgres.find(),
     }

@@ -21,13 +21,18 @@ _LOCK = threading.Lock()
 
 def messages(log: Path, sender: str, method: str) -> list[dict[str, Any]]:
     """The params of every request or notification `method` that `sender` has sent so far."""
+    return [m.get("params") or {} for m in _sent(log, sender) if m.get("method") == method]
+
+
+def results(log: Path, sender: str) -> list[Any]:
+    """What `sender` answered to requests so far, errors excepted."""
+    return [m["result"] for m in _sent(log, sender) if "result" in m]
+
+
+def _sent(log: Path, sender: str) -> list[dict[str, Any]]:
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     records = [json.loads(line) for line in lines]
-    return [
-        record["message"].get("params") or {}
-        for record in records
-        if record["from"] == sender and record["message"].get("method") == method
-    ]
+    return [record["message"] for record in records if record["from"] == sender]
 
 
 def _frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:

@@ -19,6 +19,7 @@ function contributed({ $ref, title, ...rest }) {
 
 configuration.properties = {
   "snowcoder.command": configuration.properties["snowcoder.command"],
+  "snowcoder.package": configuration.properties["snowcoder.package"],
   ...Object.fromEntries(
     Object.entries(schema.properties).map(([name, value]) => [`snowcoder.${name}`, contributed(value)]),
   ),

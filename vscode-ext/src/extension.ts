@@ -1,89 +1,156 @@
-// Lifecycle only: starts the language server, restarts it and stops it. Suggestions come through
-// the client library's own registration for textDocument/inlineCompletion, settings through its
-// answers to workspace/configuration.
+// Lifecycle only: finds or installs the language server, starts it, restarts it and stops it.
+// Suggestions come through the client library's own registration for
+// textDocument/inlineCompletion, settings through its answers to workspace/configuration.
 import * as vscode from "vscode";
-import { LanguageClient, type LanguageClientOptions, type ServerOptions } from "vscode-languageclient/node";
+import { LanguageClient, type LanguageClientOptions } from "vscode-languageclient/node";
 
+import { Attention } from "./attention";
+import { Feedback } from "./feedback";
+import { install } from "./install";
+import { showMenu, showWhy } from "./menu";
+import { Restarts } from "./restarts";
+import { findServer } from "./server";
 import { StatusItem } from "./status";
 
-let client: LanguageClient | undefined;
+let extension: Extension | undefined;
 
-/** Start the server that the user configured. */
+/** Start the server that the user configured, has, or installs now. */
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
-  const status = new StatusItem();
-  const output = vscode.window.createOutputChannel("SnowCoder", { log: true });
-  const restart = async (): Promise<void> => {
-    await deactivate();
-    await start(status, output);
-  };
-  context.subscriptions.push(
-    status,
-    output,
-    vscode.commands.registerCommand("snowcoder.restart", restart),
-    vscode.commands.registerCommand("snowcoder.showLog", () => output.show()),
-    vscode.commands.registerCommand("snowcoder.menu", () => menu(status)),
-    vscode.workspace.onDidChangeConfiguration(async (change) => {
-      // The server takes all other settings while it runs.
-      if (change.affectsConfiguration("snowcoder.command")) {
-        await restart();
-      }
-    }),
-  );
-  await start(status, output);
+  extension = new Extension(context);
+  context.subscriptions.push(extension);
+  await extension.start();
 }
 
 /** Stop the server; VS Code waits for it when it closes. */
 export async function deactivate(): Promise<void> {
-  const running = client;
-  client = undefined;
-  if (running?.isRunning()) {
-    await running.stop();
-  }
+  await extension?.stop();
 }
 
-async function start(status: StatusItem, outputChannel: vscode.LogOutputChannel): Promise<void> {
-  const [command, ...args] = vscode.workspace.getConfiguration("snowcoder").get<string[]>("command", []);
-  if (command === undefined) {
-    report(status, "the setting snowcoder.command is empty.");
-    return;
-  }
-  const server: ServerOptions = { command, args };
-  const options: LanguageClientOptions = {
-    documentSelector: [
-      { scheme: "file", language: "python" },
-      { scheme: "untitled", language: "python" },
-    ],
-    outputChannel,
-  };
-  client = new LanguageClient("snowcoder", "SnowCoder", server, options);
-  status.show({ state: "loading" });
-  status.follow(client);
-  try {
-    await client.start();
-  } catch (error) {
-    report(status, `cannot start ${command}: ${String(error)}`);
-  }
-}
+class Extension implements vscode.Disposable {
+  private client: LanguageClient | undefined;
+  private readonly status = new StatusItem();
+  private readonly log = vscode.window.createOutputChannel("SnowCoder", { log: true });
+  private readonly feedback = new Feedback(() => this.client);
+  private readonly attention = new Attention(() => this.client);
+  private readonly storage: string;
+  private readonly requirement: string;
+  private readonly subscriptions: vscode.Disposable;
 
-function report(status: StatusItem, reason: string): void {
-  status.show({ state: "error", reason });
-  void vscode.window.showErrorMessage(`SnowCoder: ${reason}`);
-}
+  constructor({ extension, globalStorageUri }: vscode.ExtensionContext) {
+    const { version } = extension.packageJSON as { version: string };
+    this.requirement = `snowcoder==${version}`;
+    // With its version, so that another version of the extension gets a server of its own.
+    this.storage = vscode.Uri.joinPath(globalStorageUri, `server-${version}`).fsPath;
+    const command = (name: string, run: () => unknown): vscode.Disposable =>
+      vscode.commands.registerCommand(`snowcoder.${name}`, run);
+    this.subscriptions = vscode.Disposable.from(
+      this.status,
+      this.log,
+      this.feedback,
+      this.attention,
+      command("install", () => this.install()),
+      command("restart", () => this.restart()),
+      command("openSettings", () => vscode.commands.executeCommand("workbench.action.openSettings", "snowcoder.command")),
+      command("showLog", () => this.log.show()),
+      command("showWhy", () => showWhy(this.client)),
+      command("menu", () => showMenu(this.client?.isRunning() ?? false, this.status.paused)),
+      vscode.workspace.onDidChangeConfiguration(async (change) => {
+        // The server takes all other settings while it runs.
+        if (change.affectsConfiguration("snowcoder.command")) {
+          await this.restart();
+        }
+      }),
+    );
+  }
 
-/** What a click on the status bar offers. */
-async function menu(status: StatusItem): Promise<void> {
-  const pause = status.paused
-    ? { label: "Resume suggestions", command: "snowcoder.resume" }
-    : { label: "Pause suggestions", command: "snowcoder.pause" };
-  const chosen = await vscode.window.showQuickPick(
-    [
-      ...(client?.isRunning() ? [pause] : []),
-      { label: "Restart the server", command: "snowcoder.restart" },
-      { label: "Show the log", command: "snowcoder.showLog" },
-    ],
-    { placeHolder: "SnowCoder" },
-  );
-  if (chosen !== undefined) {
-    await vscode.commands.executeCommand(chosen.command);
+  dispose(): void {
+    this.subscriptions.dispose();
+  }
+
+  async start(): Promise<void> {
+    const found = await findServer(this.storage);
+    if (found === undefined) {
+      await this.report("the server is not on this machine yet.", { Install: "snowcoder.install" });
+      return;
+    }
+    const [command, ...args] = found;
+    this.log.info(`starting ${found.join(" ")}`);
+    const restarts = new Restarts(
+      () => this.status.show({ state: "loading" }),
+      () => void this.report("the server ended five times within three minutes and is not started again.", {
+        Restart: "snowcoder.restart",
+        "Show the Log": "snowcoder.showLog",
+      }),
+    );
+    const options: LanguageClientOptions = {
+      documentSelector: [
+        { scheme: "file", language: "python" },
+        { scheme: "untitled", language: "python" },
+      ],
+      outputChannel: this.log,
+      errorHandler: restarts,
+      middleware: this.feedback.middleware,
+    };
+    const client = new LanguageClient("snowcoder", "SnowCoder", { command, args }, options);
+    this.client = client;
+    this.status.show({ state: "loading" });
+    this.status.follow(client);
+    try {
+      await client.start();
+      this.attention.tellVisibility();
+    } catch (error) {
+      this.log.error(String(error));
+      if (!client.isRunning() && !restarts.trying) {
+        await this.report(`cannot start ${command}.`, {
+          "Open Settings": "snowcoder.openSettings",
+          "Show the Log": "snowcoder.showLog",
+        });
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    const running = this.client;
+    this.client = undefined;
+    if (running?.isRunning()) {
+      await running.stop();
+    }
+  }
+
+  private async restart(): Promise<void> {
+    await this.stop();
+    await this.start();
+  }
+
+  private async install(): Promise<void> {
+    const configured = vscode.workspace.getConfiguration("snowcoder").get<string>("package", "");
+    const requirement = configured || this.requirement;
+    const options = {
+      location: vscode.ProgressLocation.Notification,
+      title: "Installing SnowCoder",
+      cancellable: true,
+    };
+    try {
+      await vscode.window.withProgress(options, (progress, token) =>
+        install(this.storage, requirement, this.log, (message) => progress.report({ message }), token),
+      );
+    } catch (error) {
+      await this.report(error instanceof Error ? error.message : String(error), {
+        "Try Again": "snowcoder.install",
+        "Show the Log": "snowcoder.showLog",
+      });
+      return;
+    }
+    await this.restart();
+  }
+
+  /** Say what is wrong in the status bar and, with what can be done, in a message. */
+  private async report(reason: string, actions: Record<string, string>): Promise<void> {
+    this.status.show({ state: "error", reason });
+    void vscode.window.showErrorMessage(`SnowCoder: ${reason}`, ...Object.keys(actions)).then((chosen) => {
+      if (chosen !== undefined) {
+        void vscode.commands.executeCommand(actions[chosen]);
+      }
+    });
   }
 }

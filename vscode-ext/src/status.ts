@@ -1,4 +1,4 @@
-// The status bar item and its menu.
+// The status bar item.
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
 
@@ -41,6 +41,8 @@ export class StatusItem implements vscode.Disposable {
   /** Show a state and the reason for it. */
   show(status: Status): void {
     this.state = status.state;
+    // Commands and the walkthrough ask for it; an error is no state to pause in.
+    void vscode.commands.executeCommand("setContext", "snowcoder.state", status.state === "error" ? null : status.state);
     this.item.text = `${ICONS[status.state] ?? "$(question)"} SnowCoder`;
     this.item.tooltip = status.reason ?? `SnowCoder: ${status.state}`;
   }
