@@ -2,13 +2,13 @@
 
 Reads JSON lines from standard input and ends with it:
 
-    {"root": FOLDER, "folder": INDEX FOLDER, "exclude": [PATTERN, …]}   first
-    {"changed": [PATH, …]}    below the root, with forward slashes: saved, made, moved or deleted
-    {"exclude": [PATTERN, …]} the user's patterns are these now
-    {"scan": true}            anything may have changed
+    {"job": NUMBER, "root": FOLDER, "cache": FOLDER, "exclude": [PATTERN, …]}   first
+    {"job": NUMBER, "changed": [PATH, …]}
 
-and writes JSON lines to standard output: `{"state": "building", "files": N}` now and then,
-`{"state": "ready", "files": N}` after every job. What goes wrong is logged to standard error.
+with paths below the root, with forward slashes, of what was saved, made, moved or deleted; and
+writes JSON lines to standard output: `{"state": "building", "files": N}` now and then while all
+files are looked at, `{"state": "ready", "job": NUMBER, "files": N}` after every job; the first is
+a look at all files. What goes wrong is logged to standard error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -70,32 +71,31 @@ class Builder:
         self._store: Store | None = None
         self._files = Files(root, exclude)
 
-    def exclude(self, patterns: Sequence[str]) -> None:
-        """Take other patterns from the user; `scan` applies them."""
-        self._files = Files(self._root, patterns)
-
     def scan(self) -> int:
         """Make the index say what the folder says; returns how many files it has."""
         with store.locked(self._folder):
             try:
                 return self._update_all(self._open())
             except (TornIndexError, sqlite3.DatabaseError) as error:
-                logger.info("building the index of %s anew: %s", self._root, error)
+                level = logging.WARNING if store.current(self._folder) else logging.INFO
+                logger.log(level, "building the index of %s anew: %s", self._root, error)
             self.close()
             with Store.anew(self._folder) as new:
                 seen = self._put_all(new, lambda: None)
             return len(seen)
 
-    def update(self, paths: Iterable[str]) -> None:
-        """Look at these paths again: files, or folders that were made, moved or deleted."""
+    def update(self, paths: Iterable[str]) -> int:
+        """Look at these paths again: files, or folders that were made, moved or deleted.
+
+        Returns:
+            How many files the index has.
+        """
         unique = list(dict.fromkeys(paths))
         names = {path.rpartition("/")[2] for path in unique}
         if len(unique) > _MANY or names & {IGNORE_FILE, GIT_IGNORE_FILE}:
-            self.scan()
-            return
+            return self.scan()
         if any((self._root / path).is_dir() for path in unique):
-            self.scan()
-            return
+            return self.scan()
         try:
             with store.locked(self._folder):
                 current = self._open()
@@ -104,11 +104,13 @@ class Builder:
                     found = self._files.find(path)
                     if found is None or self._put(current, found) is None:
                         current.remove(path)
+                count = current.count()
                 current.commit()
+                return count
         except (TornIndexError, sqlite3.DatabaseError) as error:
-            logger.info("the index of %s has to be looked at: %s", self._root, error)
+            logger.warning("the index of %s has to be looked at: %s", self._root, error)
             self.close()
-            self.scan()
+        return self.scan()
 
     def rest(self) -> None:
         """Do what may wait until there is nothing else to do."""
@@ -175,7 +177,7 @@ class Builder:
         return current.put(found.path, found.size, found.mtime_ns, digest, result)
 
 
-class _Git:
+class GitWatch:
     """Tells when a repository's files may have changed without the editor: a switched branch."""
 
     def __init__(self, root: Path) -> None:
@@ -183,6 +185,7 @@ class _Git:
         self._seen = self._look()
 
     def changed(self) -> bool:
+        """Whether it has, since the last time this was asked."""
         before, self._seen = self._seen, self._look()
         return before != self._seen
 
@@ -203,16 +206,16 @@ def _read_input(jobs: SimpleQueue[dict[str, Any] | None]) -> None:
     os._exit(0)
 
 
-def _say(state: str, files: int | None = None) -> None:
+def _say(state: str, **details: int) -> None:
     try:
-        print(json.dumps({"state": state, "files": files}), flush=True)
+        print(json.dumps({"state": state, **details}), flush=True)
     except (BrokenPipeError, ValueError):
         os._exit(0)
 
 
 def main() -> int:
     """Serve standard input until it ends; returns the exit status."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     if hasattr(os, "nice"):
         os.nice(_NICE)
     jobs: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
@@ -220,46 +223,45 @@ def main() -> int:
     first = jobs.get()
     if first is None:
         return 0
-    root, folder = Path(first["root"]), Path(first["folder"])
-    builder = Builder(root, folder, first["exclude"], lambda files: _say("building", files))
+    root, cache = Path(first["root"]), Path(first["cache"])
+    folder = store.workspace_folder(cache, root, first["exclude"])
+    builder = Builder(root, folder, first["exclude"], lambda files: _say("building", files=files))
     try:
-        _serve(builder, _Git(root), jobs)
+        _serve(builder, GitWatch(root), jobs, first["job"])
+        store.sweep(cache, folder)
     finally:
         builder.close()
     return 0
 
 
-def _serve(builder: Builder, git: _Git, jobs: SimpleQueue[dict[str, Any] | None]) -> None:
-    scan, scanned = True, 0.0
+def _serve(
+    builder: Builder, git: GitWatch, jobs: SimpleQueue[dict[str, Any] | None], number: int
+) -> None:
+    scanned = time.monotonic()
+    _attempt(builder.scan, number)
     while True:
-        if scan:
-            _attempt(builder.scan)
-            scan, scanned = False, time.monotonic()
         try:
             job = jobs.get(timeout=_LOOK_S)
         except Empty:
             builder.rest()
             since = time.monotonic() - scanned
-            scan = since > _RESCAN_S or (since > _LEAST_BETWEEN_S and git.changed())
+            if since > _RESCAN_S or (since > _LEAST_BETWEEN_S and git.changed()):
+                _attempt(builder.scan, number)
+                scanned = time.monotonic()
             continue
         if job is None:
             return
-        if "exclude" in job:
-            builder.exclude(job["exclude"])
-            scan = True
-        elif changed := job.get("changed"):
-            _attempt(lambda paths=changed: builder.update(paths))
-        else:
-            scan = True
+        number = job["job"]
+        _attempt(partial(builder.update, job["changed"]), number)
 
 
-def _attempt(work: Callable[[], int | None]) -> None:
+def _attempt(work: Callable[[], int], job: int) -> None:
     try:
-        _say("ready", work())
-    except OSError as error:
+        _say("ready", job=job, files=work())
+    except (OSError, sqlite3.Error) as error:
         # A full disk, a folder that went away: the next job tries again.
         logger.warning("the index was not written: %s", error)
-        _say("failed")
+        _say("failed", job=job)
 
 
 if __name__ == "__main__":

@@ -101,9 +101,10 @@ _BY_SUFFIX: dict[str, Grammar] = {
     ".rs": _RUST,
 }
 _PLAIN = (
-    ".rb .php .cs .kt .kts .swift .scala .sh .bash .lua .jl .ex .exs .erl .hs .ml .sql .proto "
-    ".vue .svelte .dart .r .pl .pm .m .zig .nim .clj .groovy .ps1"
-).split()
+    *(".rb", ".php", ".cs", ".kt", ".kts", ".swift", ".scala", ".groovy", ".clj", ".dart", ".m"),
+    *(".sh", ".bash", ".ps1", ".lua", ".pl", ".pm", ".r", ".jl", ".ex", ".exs", ".erl", ".hs"),
+    *(".ml", ".sql", ".proto", ".vue", ".svelte", ".zig", ".nim"),
+)
 SUFFIXES = frozenset((*_BY_SUFFIX, *_PLAIN))
 """Of files that are indexed, lower-case; prose and data are not."""
 

@@ -210,6 +210,10 @@ def _docstring(body: Node, head_row: int, lines: list[str]) -> list[str]:
 
 def _comment(node: Node, lines: list[str]) -> list[str]:
     """The first line that says something of the comment above a definition."""
+    row = node.start_point.row
+    while (outer := node.parent) and outer.parent and outer.start_point.row == row:
+        # What exports it, or makes a template of it.
+        node = outer
     before = node.prev_named_sibling
     while before is not None and "comment" in before.type:
         earlier = before.prev_named_sibling

@@ -10,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from completion.context.outline import Outline
 from completion.context.types import Chunk, Definition
 from completion.context.words import terms
+
+if TYPE_CHECKING:
+    # The server reads indexes and parses nothing.
+    from completion.context.outline import Outline
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ VERSION = 1
 _CURRENT, _LOCK = "current", "lock"
 _CACHE_KIB = 16_384
 _FLUSH_TERMS = 60_000
+_UNUSED_S = 60 * 24 * 3600.0
 
 _SCHEMA = """
 CREATE TABLE files(
@@ -52,15 +58,27 @@ class TornIndexError(Exception):
     """A database is missing, damaged or of another version: it must be built anew."""
 
 
-def workspace_folder(cache: Path, root: Path) -> Path:
+def workspace_folder(cache: Path, root: Path, exclude: Sequence[str] = ()) -> Path:
     """Where the index of the workspace at `root` is kept; not created here.
 
     Args:
         cache: the user's cache folder.
         root: the workspace's folder.
+        exclude: patterns of the user. With others it is another index: two windows may differ,
+            and what one of them excludes must not reach its prompts.
     """
-    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:20]
-    return cache / "index" / name
+    key = b"\0".join((os.fsencode(root.absolute()), *(os.fsencode(one) for one in exclude)))
+    return cache / "index" / hashlib.sha256(key).hexdigest()[:20]
+
+
+def sweep(cache: Path, folder: Path) -> None:
+    """Note that `folder` is used, and remove indexes that nobody used for a long time."""
+    (folder / _LOCK).touch()
+    oldest = time.time() - _UNUSED_S
+    for other in (cache / "index").iterdir():
+        with suppress(OSError):
+            if (other / _LOCK).stat().st_mtime < oldest:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def current(folder: Path) -> Path | None:

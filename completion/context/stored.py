@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -122,7 +123,8 @@ class StoredIndex:
         unique = list(dict.fromkeys(terms))[:_MOST_TERMS]
         marks = ",".join("?" * len(unique))
         query = f"SELECT term, chunks FROM frequencies WHERE term IN ({marks})"
-        left, taken = _MOST_POSTINGS, []
+        left = _MOST_POSTINGS
+        taken: list[str] = []
         for term, count in sorted(self._rows(query, unique), key=lambda row: (row[1], row[0])):
             if taken and count > left:
                 break
@@ -190,4 +192,5 @@ def _relative_files(module: str, importer: str) -> list[str]:
 
 
 def _shared(path: str, importer: str) -> int:
-    return len(os.path.commonprefix([path.split("/")[:-1], importer.split("/")[:-1]]))
+    pairs = zip(path.split("/")[:-1], importer.split("/")[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
