@@ -94,7 +94,7 @@ class Builder:
         names = {path.rpartition("/")[2] for path in unique}
         if len(unique) > _MANY or names & {IGNORE_FILE, GIT_IGNORE_FILE}:
             return self.scan()
-        if any((self._root / path).is_dir() for path in unique):
+        if any(os.path.isdir(self._root / path) for path in unique):  # noqa: PTH112 - never raises
             return self.scan()
         try:
             with store.locked(self._folder):
@@ -227,8 +227,8 @@ def main() -> int:
     folder = store.workspace_folder(cache, root, first["exclude"])
     builder = Builder(root, folder, first["exclude"], lambda files: _say("building", files=files))
     try:
+        _attempt(partial(store.sweep, cache, folder))
         _serve(builder, GitWatch(root), jobs, first["job"])
-        store.sweep(cache, folder)
     finally:
         builder.close()
     return 0
@@ -237,31 +237,40 @@ def main() -> int:
 def _serve(
     builder: Builder, git: GitWatch, jobs: SimpleQueue[dict[str, Any] | None], number: int
 ) -> None:
-    scanned = time.monotonic()
-    _attempt(builder.scan, number)
+    def scan() -> tuple[float, float]:
+        began = time.monotonic()
+        _attempt(lambda: _say("ready", job=number, files=builder.scan()))
+        ended = time.monotonic()
+        return ended, ended - began
+
+    scanned, took = scan()
     while True:
         try:
             job = jobs.get(timeout=_LOOK_S)
         except Empty:
             builder.rest()
             since = time.monotonic() - scanned
-            if since > _RESCAN_S or (since > _LEAST_BETWEEN_S and git.changed()):
-                _attempt(builder.scan, number)
-                scanned = time.monotonic()
+            # Where a look at all files takes long, it is taken seldom.
+            least = max(_LEAST_BETWEEN_S, 10 * took)
+            if since > max(_RESCAN_S, 100 * took) or (since > least and git.changed()):
+                scanned, took = scan()
             continue
         if job is None:
             return
-        number = job["job"]
-        _attempt(partial(builder.update, job["changed"]), number)
+        number, changed = job["job"], job["changed"]
+        _attempt(partial(_update, builder, number, changed))
 
 
-def _attempt(work: Callable[[], int], job: int) -> None:
+def _update(builder: Builder, number: int, changed: list[str]) -> None:
+    _say("ready", job=number, files=builder.update(changed))
+
+
+def _attempt(work: Callable[[], None]) -> None:
     try:
-        _say("ready", job=job, files=work())
+        work()
     except (OSError, sqlite3.Error) as error:
         # A full disk, a folder that went away: the next job tries again.
         logger.warning("the index was not written: %s", error)
-        _say("failed", job=job)
 
 
 if __name__ == "__main__":

@@ -102,13 +102,16 @@ class Files:
 
     def find(self, path: str) -> Found | None:
         """The file at `path` if it is there and is to be indexed."""
+        if "\0" in path:
+            return None
         folder = self._folder("", None)
         *parents, name = path.split("/")
         for parent in parents:
             if folder is None or not self._enters(folder, folder.path + parent, parent):
                 return None
             inside = self._root / folder.path / parent
-            if inside.is_symlink() or (inside / "pyvenv.cfg").exists():
+            # Unlike pathlib's these never raise, whatever the rights are.
+            if os.path.islink(inside) or os.path.exists(inside / "pyvenv.cfg"):  # noqa: PTH110, PTH114
                 return None
             folder = self._folder(f"{folder.path}{parent}/", folder)
         if folder is None or not name or not self._takes(folder, path):

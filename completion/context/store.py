@@ -73,6 +73,7 @@ def workspace_folder(cache: Path, root: Path, exclude: Sequence[str] = ()) -> Pa
 
 def sweep(cache: Path, folder: Path) -> None:
     """Note that `folder` is used, and remove indexes that nobody used for a long time."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / _LOCK).touch()
     oldest = time.time() - _UNUSED_S
     for other in (cache / "index").iterdir():

@@ -336,6 +336,38 @@ def test_a_builder_ends_with_its_input(root: Path, tmp_path: Path) -> None:
     end(child)
 
 
+def test_indexes_nobody_used_for_long_are_removed(tmp_path: Path) -> None:
+    own, used, unused = (store.workspace_folder(tmp_path, tmp_path / name) for name in "abc")
+    for folder in (used, unused):
+        with store.locked(folder):
+            (folder / "1.db").write_bytes(b"x")
+    os.utime(unused / "lock", (1, 1))
+    store.sweep(tmp_path, own)
+    assert own.is_dir()
+    assert used.is_dir()
+    assert not unused.exists()
+
+
+def test_other_exclude_patterns_mean_another_index(tmp_path: Path) -> None:
+    names = {
+        store.workspace_folder(tmp_path, tmp_path, patterns) for patterns in ([], ["a"], ["b"])
+    }
+    assert len(names) == 3
+
+
+def test_paths_that_name_nothing_are_no_error(root: Path, tmp_path: Path) -> None:
+    builder = Builder(root, tmp_path / "index")
+    builder.scan()
+    assert builder.update(["a\0b.py", "x\0/b.py", "", "/", "shop.py/a.py", "missing/a.py"]) == 3
+    builder.close()
+
+
+def test_a_cache_that_cannot_be_written_ends_no_builder(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("no folder can be made here")
+    child = start(root, tmp_path)
+    end(child)
+
+
 def test_a_switched_branch_is_noticed(root: Path, tmp_path: Path) -> None:
     put(root, ".git/HEAD", "ref: refs/heads/main\n")
     git = GitWatch(root)
