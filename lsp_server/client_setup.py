@@ -31,8 +31,9 @@ async def pull_settings(server: LanguageServer) -> tuple[bool, object]:
     return False, None
 
 
-async def register(server: LanguageServer) -> None:
-    """Ask to be told when settings or ignore files change, where the client can be asked."""
+async def register(server: LanguageServer, *globs: str) -> None:
+    """Ask to be told when settings, ignore files or files of these globs change, where the client
+    can be asked."""
     workspace = server.client_capabilities.workspace
     if workspace is None:
         return
@@ -44,25 +45,33 @@ async def register(server: LanguageServer) -> None:
         registrations.append(types.Registration("snowcoder-settings", method, options))
     if files is not None and files.dynamic_registration:
         method = types.WORKSPACE_DID_CHANGE_WATCHED_FILES
-        watcher = types.FileSystemWatcher(glob_pattern=f"**/{IGNORE_FILE}")
-        options = types.DidChangeWatchedFilesRegistrationOptions(watchers=[watcher])
+        watchers = [types.FileSystemWatcher(glob) for glob in (f"**/{IGNORE_FILE}", *globs)]
+        options = types.DidChangeWatchedFilesRegistrationOptions(watchers=watchers)
         registrations.append(types.Registration("snowcoder-ignore-files", method, options))
     if registrations:
         params = types.RegistrationParams(registrations)
         await _answer(server.client_register_capability_async(params))
 
 
-class LoadingProgress:
-    """Work-done progress while the model is loaded, where the client shows such things."""
+class Progress:
+    """Work-done progress while something goes on, where the client shows such things.
 
-    def __init__(self, server: LanguageServer) -> None:
+    Args:
+        server: whose client it is.
+        name: tells the tokens of several apart.
+        title: what the user reads.
+    """
+
+    def __init__(self, server: LanguageServer, name: str, title: str) -> None:
         self._server = server
+        self._name = name
+        self._title = title
         self._count = 0
         self._running: str | None = None
 
-    def show(self, loading: bool) -> None:
+    def show(self, going_on: bool) -> None:
         """Begin or end it; what is the case already stays."""
-        if loading == (self._running is not None):
+        if going_on == (self._running is not None):
             return
         window = self._server.client_capabilities.window
         if window is None or not window.work_done_progress:
@@ -72,12 +81,12 @@ class LoadingProgress:
             self._running = None
             return
         self._count += 1
-        self._running = f"snowcoder-loading-{self._count}"
+        self._running = f"snowcoder-{self._name}-{self._count}"
         create = types.WorkDoneProgressCreateParams(token=self._running)
         # Sent in this order the client knows the token before it is used; a client that refuses
         # ignores what follows.
         self._server.window_work_done_progress_create(create)
-        self._report(self._running, types.WorkDoneProgressBegin(title="SnowCoder loads its model"))
+        self._report(self._running, types.WorkDoneProgressBegin(title=self._title))
 
     def _report(
         self, token: str, value: types.WorkDoneProgressBegin | types.WorkDoneProgressEnd

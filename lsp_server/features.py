@@ -11,6 +11,7 @@ from lsprotocol import types
 from completion.types import CompletionRequest, Suggestion
 from lsp_server import client_setup
 from lsp_server.decisions import KEPT
+from lsp_server.indexing import WATCHED
 from lsp_server.inline import (
     ACCEPT,
     Place,
@@ -141,7 +142,8 @@ def _register_life(server: SnowCoderServer) -> None:
     async def initialized(ls: SnowCoderServer, params: types.InitializedParams) -> None:
         await ls.pull_settings()
         ls.begin_measure()
-        await client_setup.register(ls)
+        ls.follow_folders()
+        await client_setup.register(ls, *([WATCHED] if ls.settings.context == "on" else []))
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
     async def did_close(ls: SnowCoderServer, params: types.DidCloseTextDocumentParams) -> None:
@@ -164,11 +166,11 @@ def _register_settings(server: SnowCoderServer) -> None:
 
     @server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)
     def watched(ls: SnowCoderServer, params: types.DidChangeWatchedFilesParams) -> None:
-        ls.folders.touched([change.uri for change in params.changes])
+        ls.touched([change.uri for change in params.changes])
 
     @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
     def saved(ls: SnowCoderServer, params: types.DidSaveTextDocumentParams) -> None:
-        ls.folders.touched([params.text_document.uri])
+        ls.touched([params.text_document.uri])
 
 
 def _register_files(server: SnowCoderServer) -> None:
@@ -183,22 +185,23 @@ def _register_files(server: SnowCoderServer) -> None:
             ls.folders.remove(folder.uri)
         for folder in params.event.added:
             ls.folders.add(folder.uri)
+        ls.follow_folders()
 
     @server.feature(types.WORKSPACE_DID_CREATE_FILES, options)
     def created(ls: SnowCoderServer, params: types.CreateFilesParams) -> None:
-        ls.folders.touched([file.uri for file in params.files])
+        ls.touched([file.uri for file in params.files])
 
     @server.feature(types.WORKSPACE_DID_RENAME_FILES, options)
     async def renamed(ls: SnowCoderServer, params: types.RenameFilesParams) -> None:
         # An editor closes a renamed document and opens it again; only caches are left here.
-        ls.folders.touched([uri for file in params.files for uri in (file.old_uri, file.new_uri)])
+        ls.touched([uri for file in params.files for uri in (file.old_uri, file.new_uri)])
         for file in params.files:
             ls.measure.renamed(file.old_uri, file.new_uri)
             await ls.session.forget(file.old_uri)
 
     @server.feature(types.WORKSPACE_DID_DELETE_FILES, options)
     async def deleted(ls: SnowCoderServer, params: types.DeleteFilesParams) -> None:
-        ls.folders.touched([file.uri for file in params.files])
+        ls.touched([file.uri for file in params.files])
         for file in params.files:
             await ls.session.forget(file.uri)
 
@@ -273,4 +276,4 @@ def _register_commands(server: SnowCoderServer) -> None:
 
     @server.feature(STATS)
     def stats(ls: SnowCoderServer, params: object) -> dict[str, Any]:
-        return ls.session.stats() | ls.measure.status()
+        return ls.session.stats() | ls.measure.status() | ls.indexing.status()

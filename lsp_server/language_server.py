@@ -6,8 +6,9 @@ Handlers (`lsp_server.features`) are thin and call this; the protocol is in `lsp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +19,7 @@ from pygls.lsp.server import LanguageServer
 from completion.types import CompletionRequest, Hidden, HiddenReason, Outcome, Record, Trigger
 from lsp_server import client_setup, parent
 from lsp_server.decisions import FILE_NAME, Decision, Decisions
+from lsp_server.indexing import Indexing
 from lsp_server.inline import Place, describe
 from lsp_server.loading import with_remote
 from lsp_server.measure import Measure, start_measure
@@ -43,11 +45,19 @@ class SnowCoderServer(LanguageServer):
         threads: threads of one decode if the client gives no number.
         load: makes the engine of a model and a number of threads.
         state: folder for the file of decisions; None keeps them in memory.
+        indexing: keeps the indexes that `load` gave the engine.
     """
 
     protocol: Protocol
 
-    def __init__(self, model: str | None, threads: int, load: Loader, state: Path | None) -> None:
+    def __init__(
+        self,
+        model: str | None,
+        threads: int,
+        load: Loader,
+        state: Path | None,
+        indexing: Indexing,
+    ) -> None:
         super().__init__(
             "snowcoder", _version(), protocol_cls=Protocol, notebook_document_sync=SYNC
         )
@@ -60,7 +70,9 @@ class SnowCoderServer(LanguageServer):
         self.power = Power()
         self.measure = Measure()
         """Keeps telemetry from `begin_measure` on."""
-        self._progress = client_setup.LoadingProgress(self)
+        self.indexing = indexing
+        self._progress = client_setup.Progress(self, "loading", "SnowCoder loads its model")
+        self._indexed = client_setup.Progress(self, "index", "SnowCoder indexes the workspace")
         self.paused = False
         self.visible = True
         self._model = model
@@ -82,12 +94,14 @@ class SnowCoderServer(LanguageServer):
             self.folders.add(folder.uri)
         if not params.workspace_folders and params.root_uri:
             self.folders.add(params.root_uri)
+        self.indexing.on_change = lambda: _post(loop, self.publish)
         loop.call_soon(self._start)
         parent.watch(params.process_id)
 
     def close(self) -> None:
         """Stop the engine and write what is left."""
         self.session.close()
+        self.indexing.close()
         self.decisions.close()
         self.measure.close()
 
@@ -119,6 +133,8 @@ class SnowCoderServer(LanguageServer):
         now = self.settings
         if _loaded_by(before) != _loaded_by(now):
             self._start()
+        if self._measuring:
+            self.follow_folders()
         if self._measuring and _recorded(before) != _recorded(now):
             self.begin_measure()
 
@@ -131,6 +147,16 @@ class SnowCoderServer(LanguageServer):
             loop = asyncio.get_running_loop()
             loop.call_soon(self.show, types.MessageType.Warning, message)
         self._told_problems = problems
+
+    def follow_folders(self) -> None:
+        """Keep indexes of the folders that there are now, while context is on."""
+        wanted = self.folders.folders if self.settings.context == "on" else []
+        self.indexing.follow(wanted, self.settings.exclude)
+
+    def touched(self, uris: Sequence[str]) -> None:
+        """Files were made, saved, moved or deleted."""
+        self.folders.touched(uris)
+        self.indexing.touched(uris)
 
     def _start(self) -> None:
         self.session.start()
@@ -177,6 +203,7 @@ class SnowCoderServer(LanguageServer):
             if trouble:
                 self.show(types.MessageType.Warning, f"SnowCoder {trouble}")
         self._progress.show(self.session.loading)
+        self._indexed.show(self.indexing.building)
         if self.paused:
             self.status.paused = "paused by the user"
         else:
@@ -250,6 +277,12 @@ def _loaded_by(settings: Settings) -> tuple[object, ...]:
 def _recorded(settings: Settings) -> tuple[object, ...]:
     """What telemetry takes from the settings."""
     return settings.telemetry, settings.telemetry_retention_days, settings.model
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Run `call` on the loop, from any thread; not at all where the loop has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 def _version() -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from lsp_server import features, logfile
 from lsp_server.framing import FrameReader
+from lsp_server.indexing import Indexing
 from lsp_server.language_server import Loader, SnowCoderServer
 from lsp_server.loading import load_engine
-from lsp_server.paths import state_dir
+from lsp_server.paths import cache_dir, state_dir
 
 _SWITCH_S = 0.001
 """How long a thread may keep the interpreter while another one wants it."""
@@ -25,7 +27,7 @@ class AddressError(ValueError):
 def create_server(
     model: str | None = None,
     threads: int = 2,
-    load: Loader = load_engine,
+    load: Loader | None = None,
     state: Path | None = None,
 ) -> SnowCoderServer:
     """A server with all features registered, not yet started.
@@ -33,10 +35,13 @@ def create_server(
     Args:
         model: weights to load if the client names none; None for the packaged ones.
         threads: threads of one decode if the client gives no number.
-        load: makes the engine of a model and a number of threads.
+        load: makes the engine of a model and a number of threads; by default `load_engine`, which
+            gets the indexes of the workspace's folders.
         state: folder for the file of decisions; None keeps them in memory.
     """
-    server = SnowCoderServer(model, threads, load, state)
+    indexing = Indexing(cache_dir())
+    load = load or partial(load_engine, find_index=indexing.find)
+    server = SnowCoderServer(model, threads, load, state, indexing)
     features.register(server)
     return server
 

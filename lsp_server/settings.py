@@ -104,8 +104,9 @@ class Settings(BaseModel):
     )
     context: Literal["on", "off"] = Field(
         default="off",
-        description="Put related code of documents opened before in front of the prompt. Off by "
-        "default: the packaged model gains little from it (dev/LOG.md).",
+        description="Put related code of the workspace in front of the prompt; an index of its "
+        "source files is kept in the user's cache folder. Off by default: the packaged model gains "
+        "little from it (dev/LOG.md).",
     )
     telemetry: Literal["on", "off"] = Field(
         default="on",

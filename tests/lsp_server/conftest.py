@@ -14,6 +14,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNOWCODER_STATE_DIR", str(folder))
+        patch.setenv("SNOWCODER_CACHE_DIR", str(folder / "cache"))
         yield folder
 
 
