@@ -2,13 +2,15 @@
 
     python -m models.training.train --data SHARDS --tokenizer tokenizer.json --out RUN \
         (--tokens N | --minutes M) [--start CHECKPOINT | --resume RUN]
-    torchrun --nproc-per-node 2 -m models.training.train …
+    torchrun --nproc-per-node 2 --no-python python -m models.training.train …
+
+(`--no-python`: with `-m` alone, torchrun takes `--start` for an option of its own.)
 
 Muon for the weight matrices, AdamW for embeddings and norms; linear warm-up, constant,
 linear decay to 2 %. `--start` takes a Hugging Face checkpoint or the shipped quantized
 weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
-optimiser state included. Writes to RUN: `checkpoint/` (Hugging Face), `trunk.safetensors`
-with `trunk.json`, and `log.jsonl`.
+optimiser state included; `--aligned` mixes in samples as the server prompts. Writes to RUN:
+`checkpoint/` (Hugging Face), `trunk.safetensors` with `trunk.json`, and `log.jsonl`.
 """
 
 from __future__ import annotations
