@@ -142,6 +142,41 @@ def picture_neovim(model: list[str]) -> None:
     save(screen, "Neovim 0.12", IMAGES / "neovim.svg")
 
 
+def picture_plugin(model: list[str]) -> None:
+    """Neovim 0.11 with the plugin's own ghost text, several lines of it."""
+    from tests.e2e.install import find_old
+
+    editor = find_old()
+    if editor is None:
+        raise SystemExit("no Neovim 0.11: run make e2e once")
+    with tempfile.TemporaryDirectory() as folder:
+        lines = SAMPLE.read_text(encoding="utf-8").splitlines(keepends=True)
+        row = next(i for i, line in enumerate(lines) if "def remove(" in line)
+        body = next(i for i in range(row, len(lines)) if not lines[i].strip())
+        target = Path(folder) / "inventory.py"
+        target.write_text("".join([*lines[: row + 1], *lines[body:]]), encoding="utf-8")
+        words = [sys.executable, "-I", "-m", "lsp_server", "serve", *model]
+        configuration = Path(folder) / "init.lua"
+        configuration.write_text(
+            "vim.o.termguicolors = true; vim.o.number = true; vim.o.swapfile = false\n"
+            f"vim.opt.rtp:append('{ROOT / 'nvim'}')\n"
+            f"require('snowcoder').setup({{cmd = {{{', '.join(map(repr, words))}}},"
+            " settings = { deadlineMs = 5000, minLogprob = -20 } })\n"
+        )
+        terminal = Terminal(
+            [*editor.command, "-u", str(configuration), f"+{row + 1}", str(target)],
+            {"HOME": folder, "XDG_STATE_HOME": folder},
+        )
+        try:
+            time.sleep(4)  # the server starts with the file
+            terminal.press("o")
+            time.sleep(5)
+            screen = terminal.screen()
+        finally:
+            terminal.close()
+    save(screen, "Neovim 0.11", IMAGES / "neovim-block.svg")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -151,6 +186,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     picture_try(model)
     picture_neovim(model)
+    picture_plugin(model)
 
 
 if __name__ == "__main__":
