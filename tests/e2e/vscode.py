@@ -111,7 +111,11 @@ class Editor:
 
     def has(self, selector: str) -> bool:
         """Whether such an element is on screen."""
-        return any(e.is_displayed() for e in self.page.find_elements(By.CSS_SELECTOR, selector))
+        script = (
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".some((element) => element.getClientRects().length > 0);"
+        )
+        return bool(self.page.execute_script(script, selector))
 
     def button(self, label: str) -> None:
         """Press a button of a message."""
