@@ -15,7 +15,7 @@ from completion.context.types import Chunk, Definition
 
 logger = logging.getLogger(__name__)
 
-_MOST_POSTINGS = 800
+_MOST_POSTINGS = 1000
 """Chunks that a query may score: its rarest terms are taken until they are used up."""
 _MOST_TERMS = 500
 _BUSY_S = 0.05
