@@ -89,8 +89,6 @@ class Extension implements vscode.Disposable {
       ],
       outputChannel: this.log,
       errorHandler: restarts,
-      // Without it the library shows messages of its own, one for every start that fails.
-      initializationFailedHandler: () => false,
       middleware: this.feedback.middleware,
     };
     const client = new LanguageClient("snowcoder", "SnowCoder", { command, args }, options);
