@@ -191,7 +191,7 @@ def what_is_dismissed_stays_away(editor: Driver) -> None:
 
 
 def the_next_one_is_another(editor: Driver) -> None:
-    ghost = _suggest(editor, "total = ")
+    ghost = _suggest(editor)
     editor.press("next")
     editor.wait_for(lambda: editor.ghost() != ghost)
     other = editor.ghost()
@@ -199,7 +199,7 @@ def the_next_one_is_another(editor: Driver) -> None:
     assert kinds[-1] == 1
     editor.wait_for(lambda: len(set(_ids(editor, SHOWN))) >= 2)
     editor.press("accept")
-    editor.wait_for(lambda: editor.line == "total = " + other)
+    editor.wait_for(lambda: editor.line == TYPED + other)
     editor.wait_for(lambda: _accepted(editor))
     assert _accepted(editor) == _ids(editor, SHOWN)[-1:]
 
