@@ -42,7 +42,7 @@ e2e: $(VENV)/.setup
 	cd tests/e2e/node && npm ci --no-audit --no-fund
 	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_vscode.py --override-ini addopts=-q
 
-# Apart from the rest: compiling code-server's modules and its twenty cases take long.
+# Apart from the rest: compiling code-server's modules takes long.
 e2e-vscode: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[e2e]'
 	$(BIN)/python -m tests.e2e.install

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import sysconfig
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,13 @@ import pytest
 
 from tests.e2e import recorder
 from tests.e2e.install import find
+from tests.e2e.neovim import PATIENCE, running
+from tests.e2e.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TYPED = "names = ['a', 'b']; count = len("
 """Code whose next word any model for Python knows."""
 CONFIGURATION = ROOT / "nvim/init.lua"
-PATIENCE = 10.0
-"""Seconds to wait for what must happen; no measure of speed."""
 
 # Everything is shown, however unsure and late: these tests are not about the model.
 SETTINGS = {"deadlineMs": 20_000, "minLogprob": -1000}
@@ -99,7 +96,7 @@ class Editor:
     def wait_for(self, condition: Callable[[], Any]) -> Any:
         """The first true value of `condition`."""
         try:
-            return _wait_for(condition)
+            return wait_for(condition, PATIENCE)
         except AssertionError:
             log = Path(self.nvim.exec_lua("return vim.lsp.log.get_filename()"))
             print(self.nvim.exec_lua(STATS))
@@ -111,39 +108,15 @@ class Editor:
 def editor(tmp_path: Path) -> Iterator[Editor]:
     neovim = find()
     assert neovim is not None, "run `python -m tests.e2e.install` first"
-    # Its own home, and the installed `snowcoder` command on the path.
-    homes = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
-    environment = os.environ | neovim.environment | {name: str(tmp_path / name) for name in homes}
-    environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-    address = tmp_path / "socket"
-    command = [*neovim.command, "--headless", "--listen", address, "-n", "-u", CONFIGURATION]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
-        _wait_for(address.exists)
-        nvim = pynvim.attach("socket", path=str(address))
-        options = {"snowcoder": SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}}
-        log = tmp_path / "messages.jsonl"
+    options = {"snowcoder": SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}}
+    log = tmp_path / "messages.jsonl"
+    with running(neovim, tmp_path, "-u", CONFIGURATION) as nvim:
         configured = nvim.exec_lua("return vim.lsp.config.snowcoder.cmd")
         recorded = [sys.executable, recorder.__file__, str(log), *configured]
         nvim.exec_lua(
             "vim.lsp.config('snowcoder', ...)", {"init_options": options, "cmd": recorded}
         )
-        try:
-            yield Editor(nvim, log)
-        finally:
-            # An editor that ends while it is asked leaves the connection waiting.
-            nvim.close()
-            process.terminate()
-            process.wait(PATIENCE)
-
-
-def _wait_for(condition: Callable[[], Any]) -> Any:
-    """The first true value of `condition`."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("never happened")
+        yield Editor(nvim, log)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +15,13 @@ import pytest
 
 from tests.e2e import recorder
 from tests.e2e.cases import CASES
-from tests.e2e.install import Neovim, find, find_old
+from tests.e2e.install import find, find_old
+from tests.e2e.neovim import PATIENCE, running
+from tests.e2e.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "nvim"
 SERVER = [sys.executable, "-I", "-m", "lsp_server", "serve"]
-PATIENCE = 10.0
-"""Seconds to wait for what must happen; no measure of speed."""
 QUIET = 0.6
 """Seconds in which what must not happen would have."""
 
@@ -138,60 +137,24 @@ class NeovimDriver:
 
     def wait_for(self, condition: Callable[[], Any]) -> Any:
         try:
-            return _wait_for(condition)
+            return wait_for(condition, PATIENCE)
         except AssertionError:
             print(self.nvim.eval("v:errmsg"), self.nvim.exec_lua(GHOST), self.line)
             print(self.nvim.command_output("messages"))
             raise
 
 
-def _wait_for(condition: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("never happened")
-
-
-def _attach(address: Path) -> pynvim.Nvim | None:
-    """A connection; None as long as nobody listens there."""
-    try:
-        return pynvim.attach("socket", path=str(address))
-    except (FileNotFoundError, ConnectionRefusedError):
-        return None
-
-
-def _start(neovim: Neovim, home: Path) -> tuple[subprocess.Popen[bytes], pynvim.Nvim]:
-    """An editor with a home of its own and the plugin on its runtime path."""
-    names = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
-    environment = os.environ | neovim.environment | {name: str(home / name) for name in names}
-    address = home / "socket"
-    command = [*neovim.command, "--headless", "--clean", "-n", "--listen", str(address)]
-    process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    nvim = _wait_for(lambda: _attach(address))
-    nvim.exec_lua("vim.opt.rtp:prepend(...)", str(PLUGIN))
-    return process, nvim
-
-
 @pytest.fixture(params=["0.12", "0.11"])
 def editor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NeovimDriver]:
     neovim = find() if request.param == "0.12" else find_old()
     assert neovim is not None, "run `python -m tests.e2e.install` first"
-    process, nvim = _start(neovim, tmp_path)
     log = tmp_path / "messages.jsonl"
     settings = SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}
     command = [sys.executable, recorder.__file__, str(log), *SERVER]
-    nvim.exec_lua("require('snowcoder').setup(...)", {"cmd": command, "settings": settings})
-    try:
+    with running(neovim, tmp_path, "--clean") as nvim:
+        nvim.exec_lua("vim.opt.rtp:prepend(...)", str(PLUGIN))
+        nvim.exec_lua("require('snowcoder').setup(...)", {"cmd": command, "settings": settings})
         yield NeovimDriver(nvim, log)
-    finally:
-        # An editor that ends while it is asked leaves the connection waiting.
-        nvim.close()
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 @pytest.fixture

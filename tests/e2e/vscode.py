@@ -26,6 +26,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.e2e import recorder
 from tests.e2e.browser import browser
 from tests.e2e.code_server import ENTRY
+from tests.e2e.waiting import wait_for
 
 EXTENSION = Path(__file__).resolve().parents[2] / "vscode-ext"
 PATIENCE = 20.0
@@ -57,16 +58,6 @@ const seen = (element) => element.getClientRects().length > 0;
 const shown = [...document.querySelectorAll(wanted)].filter(seen);
 return shown.map((element) => clean(element.textContent)).join("");
 """
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """The first true value of `condition`."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("never happened")
 
 
 class Editor:
@@ -181,7 +172,7 @@ class Editor:
     def wait_for(self, condition: Callable[[], Any]) -> Any:
         """The first true value of `condition`; on failure, prints what there is to see."""
         try:
-            return wait_for(condition)
+            return wait_for(condition, PATIENCE)
         except AssertionError:
             print("ghost:", repr(self.ghost_now()), "status:", self.status())
             print("buffer:", repr(self.text[-300:]))
@@ -249,7 +240,7 @@ def editor(
         ) as process,
     ):
         try:
-            wait_for(lambda: _answers(base + "healthz"))
+            wait_for(lambda: _answers(base + "healthz"), PATIENCE)
             target = f"vscode-remote://127.0.0.1:{port}{urllib.parse.quote(str(file))}"
             query = {"folder": str(file.parent), "payload": json.dumps([["openFile", target]])}
             with browser(home / "chromium") as page:
