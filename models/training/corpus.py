@@ -1,10 +1,11 @@
 """Build the training corpus from a folder of git repositories.
 
-    python -m models.training.corpus scan MIRROR       # rewrite sources.toml from a mirror
+    python -m models.training.corpus scan MIRROR       # bring sources.toml up to a mirror
     python -m models.training.corpus build MIRROR OUT [--benchmarks DIR] [--shard-mb N]
     python -m models.training.corpus unpack OUT FOLDER # one folder of files a repository
 
-`scan` lists every repository whose licence is permissive, with its commit. `build`
+`scan` lists every repository whose licence is permissive, with its commit; what the mirror
+does not hold stays listed, since a corpus grows over several mirrors. `build`
 reads exactly those commits, so anyone with the same repositories gets the same corpus:
 zstd-compressed JSON lines of {"repo", "path", "text"}, grouped by repository, split into
 shards, and `report.json` with what was kept, and what was dropped by which rule. `unpack`
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m models.training.corpus")
     commands = parser.add_subparsers(dest="command", required=True)
-    scan_parser = commands.add_parser("scan", help="rewrite the manifest from a mirror")
+    scan_parser = commands.add_parser("scan", help="bring the manifest up to a mirror")
     build_parser = commands.add_parser("build", help="write the corpus shards")
     for sub in (scan_parser, build_parser):
         sub.add_argument("mirror", type=Path, help="folder of git repositories")
@@ -209,7 +210,9 @@ def main(arguments: list[str] | None = None) -> None:
     manifest = load_manifest(options.sources)
     if options.command == "scan":
         kept, refused = scan(options.mirror, manifest)
-        write_sources(options.sources, kept)
+        seen = {source.name for source in kept} | refused.keys()
+        kept += [source for source in manifest.repositories if source.name not in seen]
+        write_sources(options.sources, sorted(kept, key=lambda source: source.name))
         for name, reason in refused.items():
             print(f"refused {name}: {reason}")
         print(f"{len(kept)} repositories in {options.sources}")

@@ -137,7 +137,8 @@ def _blobs(repository: Path, blobs: list[str]) -> Iterator[bytes | None]:
         at = end + 2 + size
 
 
-def _is_licence(path: str) -> bool:
+def is_licence(path: str) -> bool:
+    """Whether a file is named as licences are."""
     return PurePosixPath(path).name.lower().startswith(_LICENCE_STEMS)
 
 
@@ -147,7 +148,7 @@ def licences(repository: Path, commit: str) -> tuple[str | None, list[str]]:
     Several licence files at the root count as a choice (dual licence).
     """
     found = [
-        (p, b) for p, b, size in _tree(repository, commit) if _is_licence(p) and size < 200_000
+        (p, b) for p, b, size in _tree(repository, commit) if is_licence(p) and size < 200_000
     ]
     root: str | None = None
     closed: list[str] = []
