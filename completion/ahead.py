@@ -149,7 +149,7 @@ class Ahead:
             GenerateRequest(
                 prompt_ids=prompt.ids,
                 heal=prompt.heal,
-                max_tokens=policies.decode.max_tokens,
+                max_tokens=policies.decode.max_tokens + prompt.healed,
                 max_lines=policies.decode.max_lines,
                 cancel=request.cancel,
                 cache_key=cache_key(request.uri, prompt.slot),

@@ -331,7 +331,7 @@ class CompletionEngine:
             GenerateRequest(
                 prompt_ids=prompt.ids,
                 heal=prompt.heal,
-                max_tokens=decode.max_tokens,
+                max_tokens=decode.max_tokens + prompt.healed,
                 max_lines=decode.max_lines,
                 deadline=deadline,
                 cancel=request.cancel,

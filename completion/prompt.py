@@ -3,7 +3,7 @@
 Layouts of our own models (training used the same, in `models.training`); imported ones bring
 theirs in the manifest, see `models.template`:
 
-- joint: `<|eot|> <|suffix|> S <|prefix|> P`, the last token of P dropped and handed over for
+- joint: `<|eot|> <|suffix|> S <|prefix|> P`, the last word of P dropped and handed over for
   healing: the model continues P, and the word under the cursor is tokenised as in training.
 - sep: `<|eot|> <|suffix|> S <|prefix|> P <|middle|>`, nothing healed: the model writes the span
   between P and S and ends it with `<|eom|>`.
@@ -67,13 +67,14 @@ class Prompt:
     """Prompt ids and, in joint mode, the bytes the first generated tokens must reproduce.
 
     `slot` tells which of the document's KV caches has most of it, see `cache_key`; `context` is
-    the part of the ids that was retrieved.
+    the part of the ids that was retrieved; `healed` is how many tokens `heal` was taken from.
     """
 
     ids: list[int]
     heal: bytes = b""
     slot: int = 0
     context: tuple[int, ...] = ()
+    healed: int = 0
 
 
 def cache_key(uri: str, slot: int) -> str:
@@ -201,7 +202,7 @@ class PromptBuilder:
         used = _Window(*_anchored(prefix, start), length, after, slot, len(prefix) - start, context)
         if not imagined:
             self._remember(key, used)
-        return self._lay_out(used, before, min(line, len(before)), layout)
+        return self._lay_out(used, prefix, before, min(line, len(before)), layout)
 
     def build_ahead(
         self,
@@ -261,7 +262,7 @@ class PromptBuilder:
         slot, reach = current.slot, len(prefix) - start
         better = _Window(*_anchored(prefix, start), length, after, slot, reach, context)
         self._ahead[key] = better
-        return self._lay_out(better, before, min(line, len(before)), layout)
+        return self._lay_out(better, prefix, before, min(line, len(before)), layout)
 
     def adopt(self, uri: str, window: WindowPolicy, *, context: bool = False) -> None:
         """Go on with the window of the last `build_ahead`: the model has read it.
@@ -317,13 +318,19 @@ class PromptBuilder:
         line = self._tokenizer.encode(prefix[cut:])
         return [*self._tokenizer.encode(prefix[:cut]), *line], len(line)
 
-    def _lay_out(self, window: _Window, prefix: list[int], line: int, layout: Layout) -> Prompt:
+    def _lay_out(
+        self, window: _Window, text: str, prefix: list[int], line: int, layout: Layout
+    ) -> Prompt:
+        """`prefix` is the end of what the prefix `text` encodes to."""
         context, slot = window.context, window.slot
         ids = layout.lay_out(window.suffix.ids, prefix, line, context)
-        written = line if layout.splits_line else len(prefix)
+        written = prefix[len(prefix) - line :] if layout.splits_line else prefix
         if not layout.heal or not written:
             return Prompt(ids, b"", slot, context)
-        return Prompt(ids[:-1], self._tokenizer.token_bytes(ids[-1]), slot, context)
+        tokens = self._tokenizer
+        opened = tokens.open_tokens(text, written)
+        heal = b"".join(map(tokens.token_bytes, ids[-opened:]))
+        return Prompt(ids[:-opened], heal, slot, context, opened)
 
     def _take_suffix(self, suffix: str, budget: int) -> _Suffix:
         """The first `budget` tokens of `suffix`."""

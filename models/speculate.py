@@ -22,7 +22,9 @@ _NGRAMS = (3, 2, 1)
 """Matches of one token are mostly wrong, but one guess costs nothing: see `MIN_ROWS`."""
 _CANDIDATES = 8
 """Matches looked at while healing, the latest first; the first that agrees is taken."""
-_ACCEPTANCE = {3: 0.65, 2: 0.5, 1: 0.2}
+_TYPED = 0
+"""In place of an n-gram's length: the draft is the word under the cursor, as it is cut so far."""
+_ACCEPTANCE = {3: 0.65, 2: 0.5, 1: 0.2, _TYPED: 0.8}
 _ACCEPTANCE_RATE = 0.03
 _TOKEN_COST = 0.1
 """Cost of one more token in a run, in runs of one token: where learning starts."""
@@ -181,7 +183,9 @@ class Drafter:
                 draft = self._usable(tokens[start : start + limit].tolist(), lines)
                 if draft and self._tokenizer.token_bytes(draft[0]).startswith(unhealed):
                     return ngram, draft
-        return 0, []
+        # The last token is left out: that one is most likely to come out longer.
+        typed = self._tokenizer.encode(unhealed.decode("utf-8", "replace"))[:-1]
+        return _TYPED, typed[:limit]
 
     def _usable(self, draft: list[int], lines: int | None) -> list[int]:
         """Cut before what could only end the text: that is seen without reading it."""

@@ -14,7 +14,7 @@ import codecs
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,8 @@ from models.template import OWN_TEMPLATE, Template
 _CACHED_LINES = 16_384
 _CACHED_LINE_LENGTH = 512
 _CACHED_PREFIXES = 512
+_MOST_OPEN = 16
+"""A longer word under the cursor is a key or a rule of dashes, and nobody's to complete."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FALLBACK_BYTE = re.compile("<0x([0-9A-F]{2})>")
 
@@ -185,6 +187,7 @@ class Tokenizer:
         # source file into the id that ends a completion.
         kept = _without_dummy_prefix({**definition, "added_tokens": list(spaces.values())})
         self._library = tokenizers.Tokenizer.from_str(json.dumps(kept))
+        self._splitter = self._library.pre_tokenizer
         vocab: dict[str, int] = model["vocab"]
         others = (*special.values(), *(int(token["id"]) for token in spaces.values()))
         self.vocab_size = max(max(vocab.values()), *others) + 1
@@ -252,6 +255,29 @@ class Tokenizer:
         vocabularies."""
         return [self.encode(piece) for piece in split_lines(text)]
 
+    def open_tokens(self, text: str, ids: Sequence[int]) -> int:
+        """How many of the last `ids` may come out otherwise once more is written behind `text`.
+
+        They are those of the last word, which merges never join to what stands before it: behind
+        `retu` come ` ret`, `u`, and behind `return` the one token ` return`. Healing only the
+        last of them would ask the model for a word cut as it has never seen it.
+
+        Args:
+            text: at least the cursor's line.
+            ids: what `encode` makes of it; others may stand before.
+        """
+        if not ids:
+            return 0
+        line = text[max(text.rfind("\n"), len(text) - _CACHED_LINE_LENGTH, 0) :]
+        # Without a splitter everything might be joined; the last token is what one can say.
+        words = self._splitter.pre_tokenize_str(line) if self._splitter and line else []
+        missing = len(line[words[-1][1][0] :].encode("utf-8", "replace")) if words else 1
+        for count in range(1, min(_MOST_OPEN, len(ids)) + 1):
+            missing -= len(self._bytes[ids[-count]])
+            if missing <= 0:
+                return count
+        return 1
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; empty for special tokens.
 
@@ -267,8 +293,9 @@ class Tokenizer:
     def allowed(self, remaining: bytes) -> NDArray[np.int64]:
         """Ids that may come next while `remaining` must still be reproduced (token healing).
 
-        Either the token starts with `remaining` (it may overrun it) or it is a non-empty
-        prefix of it. Read-only, ascending, never empty: single bytes are tokens.
+        Either the token starts with `remaining` (it may overrun it) or it is the one with which
+        `remaining` itself begins: other cuts of a word do not occur in any text. Read-only,
+        ascending, never empty: single bytes are tokens.
         """
         return self._allowed_cached(remaining)
 
@@ -277,10 +304,13 @@ class Tokenizer:
         end = bisect_left(
             self._sorted_bytes, True, start, key=lambda data: not data.startswith(remaining)
         )
-        longest = min(len(remaining) - 1, self._longest)
-        prefixes = (self._ids.get(remaining[:length]) for length in range(1, longest + 1))
-        shorter = [token_id for token_id in prefixes if token_id is not None]
-        ids = np.sort(np.concatenate([self._sorted_ids[start:end], np.array(shorter, np.int64)]))
+        try:
+            shorter = self._encode_piece(remaining.decode())[:1]
+        except UnicodeDecodeError:  # inside a character: any bytes that lead on
+            longest = min(len(remaining) - 1, self._longest)
+            prefixes = (self._ids.get(remaining[:length]) for length in range(1, longest + 1))
+            shorter = tuple(token_id for token_id in prefixes if token_id is not None)
+        ids = np.union1d(self._sorted_ids[start:end], np.array(shorter, np.int64))
         ids.setflags(write=False)
         return ids
 

@@ -180,8 +180,8 @@ def fetch(mirror: Path, requirement: str, index: str = INDEX) -> str:
 
 def _get(url: str, accept: str = "*/*") -> bytes:
     try:
-        request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+        request = urllib.request.Request(url, headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             body: bytes = answer.read()
             return body
     except (urllib.error.URLError, OSError) as error:

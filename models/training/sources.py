@@ -147,9 +147,7 @@ def licences(repository: Path, commit: str) -> tuple[str | None, list[str]]:
 
     Several licence files at the root count as a choice (dual licence).
     """
-    found = [
-        (p, b) for p, b, size in _tree(repository, commit) if is_licence(p) and size < 200_000
-    ]
+    found = [(p, b) for p, b, size in _tree(repository, commit) if is_licence(p) and size < 200_000]
     root: str | None = None
     closed: list[str] = []
     for (path, _), data in zip(found, _blobs(repository, [b for _, b in found]), strict=True):

@@ -211,7 +211,7 @@ def test_nothing_is_done_for_a_cancelled_rest_a_foreign_language_or_a_benchmark(
     engine.prepare(asked)
     engine.prepare(request("x = █", Policies(trigger=TriggerPolicy(enabled=False))))
     engine.prepare(CompletionRequest("x", 1, language="rust"))
-    assert [sent.max_tokens for sent in backend.requests if sent.max_tokens] == [48]
+    assert [sent.max_tokens for sent in backend.requests if sent.max_tokens] == [48 + 1]
     assert backend.renamed == []
 
 

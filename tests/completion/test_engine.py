@@ -76,7 +76,11 @@ def test_the_decode_policy_reaches_the_backend() -> None:
     asked = request("x = █\n", policies=policies, received=received)
     CompletionEngine(backend).complete(asked)
     (sent,) = backend.requests
-    assert (sent.max_tokens, sent.max_lines, sent.cache_key) == (7, 3, asked.uri)
+    assert (sent.max_tokens, sent.max_lines, sent.cache_key) == (
+        7 + 1,
+        3,
+        asked.uri,
+    )  # one is healed
     assert sent.cancel is asked.cancel
     assert sent.deadline is not None
     assert math.isclose(sent.deadline, received + 5.0)

@@ -47,12 +47,19 @@ def suffix_part(prompt: Prompt) -> str:
     return TOKENIZER.decode(prompt.ids[2 : prompt.ids.index(SPECIAL.prefix)])
 
 
-def test_joint_layout_heals_the_last_token() -> None:
+def test_joint_layout_heals_the_last_word() -> None:
     prefix, suffix = "def f(self):\n    ret", "\n\nx = 1\n"
     before, after = TOKENIZER.encode(prefix), TOKENIZER.encode(suffix)
     prompt = build(new(), prefix, suffix)
-    assert prompt.ids == [SPECIAL.eot, SPECIAL.suffix, *after, SPECIAL.prefix, *before[:-1]]
-    assert prompt.heal == TOKENIZER.token_bytes(before[-1])
+    assert prompt.ids == [
+        SPECIAL.eot,
+        SPECIAL.suffix,
+        *after,
+        SPECIAL.prefix,
+        *before[: -prompt.healed],
+    ]
+    assert prompt.heal == b"ret"
+    assert prompt.heal == b"".join(map(TOKENIZER.token_bytes, before[-prompt.healed :]))
 
 
 def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:

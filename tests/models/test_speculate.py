@@ -78,7 +78,16 @@ def test_while_healing_a_draft_begins_with_the_healed_bytes(drafter, tiny_tokeni
     prompt = [50, 51, first, 60, 50, 51, second, 61, 50, 51]
     assert drafter(prompt).propose(2) == [second, 61]
     assert drafter(prompt).propose(2, unhealed=b" se") == [first, 60]
-    assert drafter(prompt).propose(2, unhealed=b" q") == []
+    (typed,) = tiny_tokenizer.encode(" q")[:-1]
+    assert drafter(prompt).propose(2, unhealed=b" q") == [typed]
+
+
+def test_the_word_under_the_cursor_is_drafted_as_far_as_it_is_settled(drafter, tiny_tokenizer):
+    word = tiny_tokenizer.encode(" qwxz")
+    assert len(word) > 1
+    asked = drafter([50, 51, 60, 61])
+    assert asked.propose(8, unhealed=b" qwxz") == word[: len(asked._draft)]
+    assert 0 < len(asked._draft) < len(word)
 
 
 def test_acceptance_is_counted(drafter):

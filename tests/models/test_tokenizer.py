@@ -71,15 +71,40 @@ def test_pieces_begin_at_line_feeds_and_join_to_the_text(text):
 @given(
     st.one_of(st.text(min_size=1, max_size=6).map(str.encode), st.binary(min_size=1, max_size=4))
 )
-def test_allowed_tokens_are_those_that_reproduce_the_bytes(tokenizer, remaining):
-    expected = [
-        token_id
+def test_allowed_tokens_overrun_the_bytes_or_begin_them_as_any_text_does(tokenizer, remaining):
+    pieces = {
+        token_id: data
         for token_id in range(tokenizer.vocab_size)
         if (data := tokenizer.token_bytes(token_id))
-        and (data.startswith(remaining) or remaining.startswith(data))
-    ]
-    assert tokenizer.allowed(remaining).tolist() == expected
-    assert expected
+    }
+    overrun = {token_id for token_id, data in pieces.items() if data.startswith(remaining)}
+    try:
+        begun = {tokenizer.encode(remaining.decode())[0]}
+    except UnicodeDecodeError:  # inside a character anything that leads on will do
+        begun = {token_id for token_id, data in pieces.items() if remaining.startswith(data)}
+    assert tokenizer.allowed(remaining).tolist() == sorted(overrun | begun)
+
+
+@relaxed
+@given(any_text, any_text)
+def test_all_but_the_open_tokens_stay_whatever_is_written_next(tokenizer, text, more):
+    ids = tokenizer.encode(text)
+    opened = tokenizer.open_tokens(text, ids)
+    assert (0 < opened <= len(ids)) if ids else opened == 0
+    kept = ids[: len(ids) - opened]
+    # A word of more tokens than are ever opened may come out otherwise in the middle.
+    if opened < 16:
+        assert tokenizer.encode(text + more)[: len(kept)] == kept
+
+
+def test_open_tokens_are_those_of_the_last_word(tokenizer):
+    for text, word in (
+        ("def f():\n    retu", "retu"), ("x = unlikely_nam", " unlikely_nam"),
+        ("x = y(", "("), ("a.sel", ".sel"), ("\n    ", "\n    "), ("x  ", "  "),
+    ):  # fmt: skip
+        ids = tokenizer.encode(text)
+        opened = tokenizer.open_tokens(text, ids)
+        assert tokenizer.decode(ids[len(ids) - opened :]) == word
 
 
 def test_special_tokens_are_found_by_text_and_have_no_bytes(tokenizer):
