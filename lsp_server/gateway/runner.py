@@ -23,6 +23,9 @@ from models.errors import ModelError, PromptError
 
 logger = logging.getLogger(__name__)
 
+_FORGET_S = 0.25
+"""Giving back tens of megabytes takes 2 ms, which the request that causes it need not wait for."""
+
 T = TypeVar("T")
 Emit = Callable[[Any], None]
 
@@ -246,7 +249,8 @@ class Runner:
             self.engines.suggest.forget(uri)
             self.engines.continuer.forget(uri)
 
-        self._worker.submit(work)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_FORGET_S, lambda: self._worker.submit(work))
 
 
 def _work(job: _Job) -> Done[Any]:
