@@ -8,16 +8,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+import completion.engine
+from models.registry import find, load_manifest
+from models.tokenizer import Tokenizer
 from tests.e2e import llama_server
 from tests.e2e.waiting import wait_for
 from tests.lsp_server.client import TIMEOUT, Client, RpcError
 
 SERVER = [sys.executable, "-I", "-m", "lsp_server", "serve"]
+MODEL = os.environ.get("SNOWCODER_E2E_MODEL")
 URI = "file:///project/a.py"
 NAME = "snowcoder-88m"
 """By which the template of our own special tokens is found."""
@@ -33,8 +39,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped weights as GGUF, written as a user would."""
     path = tmp_path_factory.mktemp("gguf") / f"{NAME}.gguf"
     command = [sys.executable, "-I", "-m", "lsp_server", "models", "export", "--to", "gguf"]
-    if model := os.environ.get("SNOWCODER_E2E_MODEL"):
-        command += ["--name", model]
+    if MODEL:
+        command += [MODEL]
     subprocess.run([*command, "--out", str(path)], check=True)
     return path
 
@@ -50,7 +56,7 @@ def editor(address: str, state: Path, **settings: object) -> Iterator[Client]:
     """An editor whose server asks llama.cpp at `address`."""
     folders = ("SNOWCODER_STATE_DIR", "SNOWCODER_DATA", "SNOWCODER_CACHE_DIR")
     with Client(SERVER, environment=dict.fromkeys(folders, str(state))) as client:
-        local = {"model": os.environ.get("SNOWCODER_E2E_MODEL")}
+        local = {"model": MODEL}
         client.initialize(local | SETTINGS | {"remoteUrl": address} | settings)
         client.status("idle")
         client.open(URI, KNOWN)
@@ -71,6 +77,18 @@ def asked(client: Client, address: str) -> bool:
         one.raddr and one.raddr.port == port and one.status == psutil.CONN_ESTABLISHED
         for one in connections
     )
+
+
+def test_llama_cpp_reads_nearly_the_same_tokens(llama: tuple[psutil.Popen, str]) -> None:
+    _, address = llama
+    weights = find(MODEL)
+    manifest = load_manifest(weights)
+    tokenizer = Tokenizer.from_file(weights / manifest.tokenizer, manifest.template)
+    text = Path(completion.engine.__file__).read_text()
+    answer = httpx.post(f"{address}/extras/tokenize", json={"input": text}, timeout=TIMEOUT)
+    ours, theirs = list(tokenizer.encode(text)), answer.json()["tokens"]
+    matching = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+    assert sum(block.size for block in matching) > 0.95 * len(ours)
 
 
 def test_llama_cpp_s_text_is_suggested(llama: tuple[psutil.Popen, str], tmp_path: Path) -> None:
