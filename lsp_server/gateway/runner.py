@@ -15,6 +15,7 @@ from completion.continuation import Continuer
 from lsp_server.gateway.clients import Client, Documents
 from lsp_server.gateway.config import GatewayConfig
 from lsp_server.gateway.errors import CLIENT_GONE, ApiError
+from lsp_server.gateway.extra import SentFiles
 from lsp_server.gateway.fair_queue import FairQueue, QueueFullError
 from lsp_server.session import Engine
 from lsp_server.worker import Worker, WorkerDiedError
@@ -36,6 +37,7 @@ class Engines:
 
     Attributes:
         suggest: the one path of suggestions, for `/infill`.
+        sent: code of other files that came with requests, where `suggest` finds it.
         continuer: raw continuations, for `/v1/completions`.
         model_id: name of the model.
         language: LSP language id that requests are in; the protocols do not say.
@@ -44,6 +46,7 @@ class Engines:
     """
 
     suggest: Engine
+    sent: SentFiles
     continuer: Continuer
     model_id: str
     language: str
@@ -247,6 +250,7 @@ class Runner:
     def _forget(self, uri: str) -> None:
         def work() -> None:
             self.engines.suggest.forget(uri)
+            self.engines.sent.forget(uri)
             self.engines.continuer.forget(uri)
 
         loop = asyncio.get_running_loop()
