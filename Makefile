@@ -38,6 +38,7 @@ test: lint
 e2e: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[e2e]'
 	$(BIN)/python -m tests.e2e.install
+	$(BIN)/python -m tests.e2e.llama_server
 	cd vscode-ext && npm ci --no-audit --no-fund && npm run package
 	cd tests/e2e/node && npm ci --no-audit --no-fund
 	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_vscode.py --override-ini addopts=-q

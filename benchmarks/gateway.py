@@ -110,7 +110,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         files = list(sessions(load_trace()))
         with own_state(), gateway(arguments.model, arguments.threads) as address:
-            alone = asyncio.run(type_in_turn(address, files, arguments.requests))
+            alone = type_in_turn(address, files, arguments.requests)
             result = overhead(alone) | together(
                 asyncio.run(type_all(address, files, arguments.seconds))
             )

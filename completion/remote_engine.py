@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 REMOTE_SHARE = 0.6
 """Of the time until the deadline; the rest is the local model's, should the remote one fail."""
+_RESERVE_SHARE, _RESERVE_MS = 0.1, 40.0
+"""Of the time until the deadline, and at most: engines end after the deadline that they are given,
+by what they are in the middle of (a step, a prefill) when it passes."""
 _PREFIX_CHARACTERS = 6000
 _SUFFIX_CHARACTERS = 1800
 """What `WindowPolicy` means in tokens, at four characters each."""
@@ -104,6 +107,7 @@ class RemoteEngine:
         """Suggest text at the cursor, or say why not. Blocks; never raises for bad input."""
         if request.received is None:
             request = replace(request, received=time.perf_counter())
+        request = _with_reserve(request)
         if self._local is None:
             return self._ask_remote(request, 1.0)[0]
         if self._order is Order.LOCAL_THEN_REMOTE:
@@ -118,7 +122,7 @@ class RemoteEngine:
     def prepare(self, request: CompletionRequest) -> None:
         """Let the local model work ahead; a remote engine is asked only when it is needed."""
         if self._local is not None and self._order is Order.LOCAL_THEN_REMOTE:
-            self._local.prepare(request)
+            self._local.prepare(_with_reserve(request))
 
     def accepted(self, suggestion_id: str) -> None:
         """The user took a suggestion."""
@@ -223,6 +227,17 @@ class RemoteEngine:
         record.source = Source.TYPED_THROUGH
         shaped = Shaped(rest.insert, rest.replace_right)
         return _suggestion(rest.offer.suggestion_id, document, shaped, record)
+
+
+def _with_reserve(request: CompletionRequest) -> CompletionRequest:
+    """The request with an earlier deadline, so that the answer is there at its own."""
+    policies = request.policies
+    milliseconds = policies.decode.deadline_ms
+    if milliseconds is None:
+        return request
+    milliseconds -= min(_RESERVE_SHARE * milliseconds, _RESERVE_MS)
+    decode = replace(policies.decode, deadline_ms=milliseconds)
+    return replace(request, policies=replace(policies, decode=decode))
 
 
 def _deadline(request: CompletionRequest, share: float) -> float | None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,8 +33,8 @@ _PREFILL_CHUNK = 128
 """Tokens per prefill run: bounds the memory of attention scores (12 MB for 88 M at 2048).
 
 64 is 8 % slower; 256 is no faster and takes 17 MB more."""
-_TIMED_TOKENS = 32
-"""A shorter prefill that begins before the deadline also ends near it."""
+_STEP_TOKENS = 32
+"""Up to so many, a prefill takes as long as a decode step does, and is counted as one."""
 _SPEED_RATE = 0.2
 _SPEED_TOKENS = 64
 """Only prefill runs of at least this many tokens tell what a token costs."""
@@ -47,15 +48,15 @@ _Job = tuple[float, ort.RunOptions, threading.Event]
 
 
 class _DeadlineTimer:
-    """Terminates a running prefill when it is late.
+    """Terminates the run of a model in the middle when its request is late.
 
-    One thread for all requests, asleep unless a prefill is timed.
+    One thread for all requests, asleep while nothing is timed.
     """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         thread = threading.Thread(
-            target=self._work, args=(self._jobs,), name="prefill-deadline", daemon=True
+            target=self._work, args=(self._jobs,), name="model-deadline", daemon=True
         )
         thread.start()
         weakref.finalize(self, self._jobs.put, None)
@@ -380,7 +381,7 @@ class LocalBackend:
             except RunTerminatedError:
                 return None
 
-        with request.cancel.acting(terminate):
+        with request.cancel.acting(terminate), self._timer.watch(request.deadline, options):
             first = self._prefill(cache, request, drafter, options)
             prefilled = time.perf_counter()
             if isinstance(first, StopReason):
@@ -390,6 +391,9 @@ class LocalBackend:
                 decoded = decode_greedily(request, self._tokenizer, first, step, room, drafter)
                 if drafter is not None and decoded.stop is not StopReason.CANCELLED:
                     drafter.finish()
+                if decoded.stop is StopReason.CANCELLED and not request.cancel.is_set():
+                    # The loop knows only that its run was ended; it was for the deadline.
+                    decoded = replace(decoded, stop=StopReason.DEADLINE)
         return GenerateResult(
             text=decoded.text,
             token_ids=decoded.token_ids,
@@ -416,22 +420,21 @@ class LocalBackend:
             Logits behind the prompt and behind each token of the first draft.
         """
         prompt = request.prompt_ids
-        long = len(prompt) - len(cache.tokens) > _TIMED_TOKENS
+        long = len(prompt) - len(cache.tokens) > _STEP_TOKENS
         run = self._lane.prefill if long else self._lane.run
-        with self._timer.watch(request.deadline if long else None, options):
-            while True:
-                if stop := interrupted(request):
-                    return stop
-                start = len(cache.tokens)
-                chunk = prompt[start : start + _PREFILL_CHUNK]
-                last = start + len(chunk) == len(prompt)
-                draft = self._first_draft(request, drafter, len(chunk)) if last else []
-                try:
-                    logits = run(cache, chunk + draft, 1 + len(draft), options)
-                except RunTerminatedError:
-                    continue  # the reason is found above
-                if last:
-                    return logits
+        while True:
+            if stop := interrupted(request):
+                return stop
+            start = len(cache.tokens)
+            chunk = prompt[start : start + _PREFILL_CHUNK]
+            last = start + len(chunk) == len(prompt)
+            draft = self._first_draft(request, drafter, len(chunk)) if last else []
+            try:
+                logits = run(cache, chunk + draft, 1 + len(draft), options)
+            except RunTerminatedError:
+                continue  # the reason is found above
+            if last:
+                return logits
 
     def _first_draft(
         self, request: GenerateRequest, drafter: Drafter | None, fed: int

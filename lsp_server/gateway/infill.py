@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from completion.continuation import StopStrings
 from completion.types import (
     CompletionRequest,
+    ContextPolicy,
     DecodePolicy,
     Hidden,
     Outcome,
@@ -25,6 +26,7 @@ from completion.types import (
     TriggerPolicy,
 )
 from lsp_server.gateway.clients import client_of
+from lsp_server.gateway.extra import ExtraPiece
 from lsp_server.gateway.runner import Runner
 from models.cancellation import Cancellation
 
@@ -32,16 +34,13 @@ _BLOCK_LINES = 8
 
 
 class InfillBody(BaseModel):
-    """The fields that mean something here; others are ignored, as clients send many.
-
-    `input_extra` is taken and not used: the shipped model was not trained with other files.
-    """
+    """The fields that mean something here; others are ignored, as clients send many."""
 
     model_config = ConfigDict(extra="ignore")
 
     input_prefix: str = ""
     input_suffix: str = ""
-    input_extra: list[dict[str, Any]] = []
+    input_extra: list[ExtraPiece] = []
     prompt: str = ""
     n_predict: int = -1
     t_max_prompt_ms: Annotated[float, Field(ge=0)] | None = None
@@ -64,6 +63,7 @@ class InfillBody(BaseModel):
                 block_lines=_BLOCK_LINES,
                 deadline_ms=deadline,
             ),
+            context=ContextPolicy(enabled=bool(self.input_extra)),
         )
 
     @property
@@ -81,17 +81,19 @@ def create_router(runner: Runner, max_tokens: int) -> APIRouter:
     async def infill(body: InfillBody, request: Request) -> JSONResponse | StreamingResponse:
         """Text between `input_prefix` + `prompt` and `input_suffix`."""
         if body.n_predict == 0:
-            # Clients warm up a cache of other files so; there is none.
+            # Clients warm up a cache of other files so; what is read depends on the cursor here.
             return JSONResponse(selected(_answer(None, "", body, engines.model_id), body))
         client = client_of(request)
         prefix = body.input_prefix + body.prompt
+        text = prefix + body.input_suffix
         uri = runner.document(client, prefix, body.input_suffix)
         policies, received = body.policies(engines.language, max_tokens), time.perf_counter()
 
         def work(cancel: Cancellation) -> Outcome:
+            engines.sent.put(uri, body.input_extra, text)
             return engines.suggest.complete(
                 CompletionRequest(
-                    prefix + body.input_suffix,
+                    text,
                     len(prefix),
                     uri=uri,
                     language=engines.language,
@@ -102,7 +104,7 @@ def create_router(runner: Runner, max_tokens: int) -> APIRouter:
             )
 
         done = await runner.run(request, client, work)
-        content = content_of(done.value, prefix + body.input_suffix, body.stops)
+        content = content_of(done.value, text, body.stops)
         answer = _answer(done.value, content, body, engines.model_id)
         if body.stream:
             events = _events(selected(answer, body), content)

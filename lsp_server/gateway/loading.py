@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lsp_server.gateway.extra import SentFiles
 from lsp_server.gateway.runner import Engines
 from lsp_server.paths import cache_dir
 
@@ -17,6 +18,7 @@ def load_engines(model: str | None, threads: int, kv_limit: int) -> Engines:
     Raises:
         WeightsError: the weights are missing, altered or not understood.
     """
+    from completion.context.provider import ContextProvider
     from completion.continuation import Continuer
     from completion.engine import CompletionEngine
     from models.local import LocalBackend
@@ -26,8 +28,12 @@ def load_engines(model: str | None, threads: int, kv_limit: int) -> Engines:
         find(model), threads=threads, kv_limit=kv_limit, packed_cache=cache_dir() / "weights"
     )
     backend.warm_up()
+    sent, context = SentFiles(), None
+    if backend.tokenizer.names_files:
+        context = ContextProvider(sent.find, backend.tokenizer)
     return Engines(
-        suggest=CompletionEngine(backend),
+        suggest=CompletionEngine(backend, context),
+        sent=sent,
         continuer=Continuer(backend),
         model_id=backend.model_id,
         language=min(backend.languages, default="python"),

@@ -15,6 +15,7 @@ from completion.continuation import Continuer
 from lsp_server.gateway.clients import Client, Documents
 from lsp_server.gateway.config import GatewayConfig
 from lsp_server.gateway.errors import CLIENT_GONE, ApiError
+from lsp_server.gateway.extra import SentFiles
 from lsp_server.gateway.fair_queue import FairQueue, QueueFullError
 from lsp_server.session import Engine
 from lsp_server.worker import Worker, WorkerDiedError
@@ -22,6 +23,9 @@ from models.cancellation import Cancellation
 from models.errors import ModelError, PromptError
 
 logger = logging.getLogger(__name__)
+
+_FORGET_S = 0.25
+"""Giving back tens of megabytes takes 2 ms, which the request that causes it need not wait for."""
 
 T = TypeVar("T")
 Emit = Callable[[Any], None]
@@ -33,6 +37,7 @@ class Engines:
 
     Attributes:
         suggest: the one path of suggestions, for `/infill`.
+        sent: code of other files that came with requests, where `suggest` finds it.
         continuer: raw continuations, for `/v1/completions`.
         model_id: name of the model.
         language: LSP language id that requests are in; the protocols do not say.
@@ -41,6 +46,7 @@ class Engines:
     """
 
     suggest: Engine
+    sent: SentFiles
     continuer: Continuer
     model_id: str
     language: str
@@ -244,9 +250,11 @@ class Runner:
     def _forget(self, uri: str) -> None:
         def work() -> None:
             self.engines.suggest.forget(uri)
+            self.engines.sent.forget(uri)
             self.engines.continuer.forget(uri)
 
-        self._worker.submit(work)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_FORGET_S, lambda: self._worker.submit(work))
 
 
 def _work(job: _Job) -> Done[Any]:

@@ -69,6 +69,10 @@ _TABLES = {
 }
 _PRETOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen2", "starcoder2": "starcoder"}
 _PRETOKENIZERS |= {"gpt_bigcode": "starcoder", "granite": "starcoder"}
+_OWN_TOKEN = "<|eom|>"
+_OWN_PRETOKENIZER = "superbpe"
+"""llama.cpp knows ways to split text by name, and ours is none of them. With this one, 98.8 % of
+the tokens of Python files are ours; with Qwen's, whose architecture we share, 79 %."""
 _NORMAL, _CONTROL = 1, 3
 
 
@@ -215,7 +219,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, shape: Decoder, definition: Mapping
         kinds[number] = _CONTROL
     merges = definition["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_PRETOKENIZERS.get(shape.model_type, "gpt-2"))
+    known = _PRETOKENIZERS.get(shape.model_type, "gpt-2")
+    writer.add_tokenizer_pre(_OWN_PRETOKENIZER if _OWN_TOKEN in added else known)
     writer.add_token_list(texts)
     writer.add_token_types(kinds)
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])

@@ -45,7 +45,7 @@ def test_what_counts() -> None:
 
 def test_all_of_it_in_short(tiny_weights) -> None:
     with gateway(str(tiny_weights), threads=1) as address:
-        alone = asyncio.run(type_in_turn(address, [SESSION], most=3))
+        alone = type_in_turn(address, [SESSION], most=3)
         assert [one.status for one in alone] == [200, 200, 200]
         assert overhead(alone)["requests"] == 3
         counts = together(asyncio.run(type_all(address, [SESSION], seconds=0.5)))

@@ -100,6 +100,19 @@ def test_the_local_model_answers_for_it_in_time(
     assert engine.trouble == ""
 
 
+@pytest.mark.parametrize("order", Order)
+def test_an_engine_that_uses_all_its_time_is_still_in_time(
+    server: RemoteServer, client: RemoteClient, order: Order
+) -> None:
+    server.answer = lambda body: FAILURES[2]
+    backend = ScriptedBackend("local_value")
+    engine = RemoteEngine(client, order, CompletionEngine(backend))
+    asked = request(received=time.perf_counter())
+    assert isinstance(engine.complete(asked), Suggestion)
+    # What was in the middle of a step when its deadline passed has a moment to end.
+    assert backend.requests[-1].deadline == pytest.approx(asked.received + 1.96)
+
+
 def test_without_a_local_model_the_failure_is_told(
     server: RemoteServer, client: RemoteClient
 ) -> None:

@@ -18,6 +18,7 @@ def missing() -> list[str]:
     there = {
         "chromium": shutil.which("chromium"),
         "chromium-driver": shutil.which("chromedriver"),
+        "curl": shutil.which("curl"),
         # code-server's module for Kerberos is compiled; without it VS Code does not start.
         "libkrb5-dev": shutil.which("krb5-config"),
         "default-jre-headless": shutil.which("java"),

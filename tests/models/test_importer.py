@@ -425,3 +425,14 @@ def test_a_gguf_file_holds_the_vocabulary(trained_checkpoint, tmp_path):
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert kinds["blk.0.ffn_gate.weight"] == "Q4_0"
     assert kinds["output.weight"] == "Q8_0"
+    assert reader.get_field("tokenizer.ggml.pre").contents() == "gpt-2"
+
+
+def test_our_own_vocabulary_is_split_as_nearly_as_llama_cpp_can(tiny_weights, tmp_path):
+    import gguf
+
+    from models.export.convert import convert
+
+    convert(tiny_weights, "gguf", tmp_path / "m.gguf")
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    assert reader.get_field("tokenizer.ggml.pre").contents() == "superbpe"

@@ -218,6 +218,31 @@ def test_cancel_during_decoding_keeps_the_tokens_so_far(tiny_backend, monkeypatc
     assert (result.stop, len(result.token_ids)) == (StopReason.CANCELLED, 3)
 
 
+def test_a_step_is_terminated_at_the_deadline(tiny_backend, tiny_weights, monkeypatch):
+    asked = request(ids(20), max_tokens=40, deadline=time.perf_counter() + 0.5)
+    session = tiny_backend.session
+    forward = session.forward
+    runs = []
+
+    def slow(cache, chunk, n_logits=1, run_options=None):
+        runs.append(len(chunk))
+        # The fourth stands for a step that other processes keep from ending.
+        while len(runs) == 4 and not run_options.terminate:
+            assert time.perf_counter() < asked.deadline + 10
+            time.sleep(0.001)
+        return forward(cache, chunk, n_logits, run_options)
+
+    monkeypatch.setattr(session, "forward", slow)
+    result = tiny_backend.generate(asked)
+    assert (result.stop, len(runs)) == (StopReason.DEADLINE, 4)
+    monkeypatch.undo()
+    whole = request(ids(20), max_tokens=40)
+    wanted = fresh(tiny_weights, whole)
+    assert result.token_ids == wanted.token_ids[: len(result.token_ids)]
+    assert len(result.token_ids) >= 3
+    same_output(tiny_backend.generate(whole), wanted)
+
+
 def test_watchdogs_end_with_their_backend(tiny_weights):
     before = set(threading.enumerate())
     backend = LocalBackend.load(tiny_weights, threads=1)
