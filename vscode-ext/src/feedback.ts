@@ -12,11 +12,16 @@ const PAIRS = ["()", "[]", "{}", '""', "''", "``"];
 interface Current {
   readonly uri: string;
   readonly items: readonly vscode.InlineCompletionItem[];
+  /** Whether these are all that there are, and not the likeliest alone. */
+  readonly all: boolean;
+  /** Index of the item on screen. */
+  chosen: number;
   /** Offset where the suggestion begins. */
   readonly start: number;
-  /** UTF-16 units of it that are in the document by now. */
+  /** UTF-16 units of the item that are in the document by now. */
   taken: number;
-  shown: boolean;
+  /** Ids of the items that the server was told of as shown. */
+  readonly shown: Set<unknown>;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -24,6 +29,8 @@ interface Current {
 export class Feedback implements vscode.Disposable {
   private current: Current | undefined;
   private taking = false;
+  /** How far the user went through the items that are being asked for. */
+  private ahead = 0;
   private readonly subscriptions: vscode.Disposable[];
 
   /** `client` gives the server that runs at the moment. */
@@ -36,6 +43,8 @@ export class Feedback implements vscode.Disposable {
       vscode.window.onDidChangeActiveTextEditor(() => this.forget()),
       vscode.commands.registerCommand("snowcoder.acceptWord", () => this.take("acceptNextWord")),
       vscode.commands.registerCommand("snowcoder.acceptLine", () => this.take("acceptNextLine")),
+      vscode.commands.registerCommand("snowcoder.next", () => this.cycle("showNext", 1)),
+      vscode.commands.registerCommand("snowcoder.previous", () => this.cycle("showPrevious", -1)),
       vscode.commands.registerCommand("snowcoder.dismiss", () => this.dismiss()),
     ];
   }
@@ -46,14 +55,17 @@ export class Feedback implements vscode.Disposable {
       const found = await next(document, position, context, token);
       const items = Array.isArray(found) ? found : (found?.items ?? []);
       if (!token.isCancellationRequested && items.length > 0) {
-        this.offered(document, position, items);
+        const all = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
+        this.offered(document, position, items, all);
       }
       return found;
     },
     executeCommand: (command, args, next) => {
       if (command === ACCEPT) {
-        const item = this.current?.items.find((one) => one.command?.arguments?.[0] === args[0]);
-        this.show(item);
+        const item = this.current?.items.find((one) => id(one) === args[0]);
+        if (item !== undefined) {
+          this.show(item);
+        }
         this.forget();
       }
       return next(command, args);
@@ -65,28 +77,42 @@ export class Feedback implements vscode.Disposable {
     vscode.Disposable.from(...this.subscriptions).dispose();
   }
 
-  private offered(document: vscode.TextDocument, position: vscode.Position, items: vscode.InlineCompletionItem[]): void {
-    const before = this.current;
-    this.forget();
-    const start = document.offsetAt(items[0].range?.start ?? position);
+  private offered(
+    document: vscode.TextDocument,
+    position: vscode.Position,
+    items: vscode.InlineCompletionItem[],
+    all: boolean,
+  ): void {
+    const { ahead } = this;
     // While the user types along, the server goes on with the same suggestion.
-    const same = before !== undefined && id(before.items[0]) === id(items[0]);
+    const told = this.current?.shown;
+    this.forget();
+    const shown = new Set(items.map(id).filter((one) => told?.has(one)));
+    const start = document.offsetAt(items[0].range?.start ?? position);
     const uri = document.uri.toString();
-    this.current = { uri, items, start, taken: 0, shown: same && before.shown, timer: undefined };
-    this.current.timer = setTimeout(() => this.show(this.current?.items[0]), SHOWN_AFTER_MS);
+    this.current = { uri, items, all, chosen: 0, start, taken: 0, shown, timer: undefined };
+    if (all) {
+      choose(this.current, ahead);
+    }
+    this.showLater(this.current);
   }
 
   private forget(): void {
     clearTimeout(this.current?.timer);
     this.current = undefined;
+    this.ahead = 0;
   }
 
-  private show(item: vscode.InlineCompletionItem | undefined): void {
-    if (item === undefined || this.current === undefined || this.current.shown) {
-      return;
+  private showLater(current: Current): void {
+    clearTimeout(current.timer);
+    current.timer = setTimeout(() => this.show(chosen(current)), SHOWN_AFTER_MS);
+  }
+
+  private show(item: vscode.InlineCompletionItem): void {
+    if (this.current !== undefined && !this.current.shown.has(id(item))) {
+      this.current.shown.add(id(item));
+      this.tell("textDocument/didShowCompletion", item);
     }
-    this.current.shown = true;
-    this.tell("textDocument/didShowCompletion", item);
   }
 
   private changed({ document, contentChanges, reason }: vscode.TextDocumentChangeEvent): void {
@@ -95,13 +121,18 @@ export class Feedback implements vscode.Disposable {
       return;
     }
     const [change] = contentChanges;
-    const rest = text(current.items[0]).slice(current.taken);
     const inserted = change.text.replaceAll("\r\n", "\n");
+    const reaches = text(chosen(current)).slice(0, current.taken) + inserted;
+    if (!text(chosen(current)).startsWith(reaches)) {
+      // The editor has ways to the other items that do not pass here.
+      current.chosen = Math.max(current.items.findIndex((item) => text(item).startsWith(reaches)), 0);
+    }
+    const rest = text(chosen(current)).slice(current.taken);
     const continues =
       contentChanges.length === 1 &&
       reason === undefined &&
       inserted.length > 0 &&
-      change.rangeOffset === current.start + current.taken &&
+      change.rangeOffset === reached(document, current, current.taken) &&
       rest.startsWith(inserted);
     if (inserted === rest && continues) {
       return; // taken whole: the command that goes with it comes next
@@ -112,18 +143,20 @@ export class Feedback implements vscode.Disposable {
     }
     current.taken += inserted.length;
     if (this.taking || (inserted.length > 1 && !PAIRS.includes(inserted))) {
-      this.show(current.items[0]);
-      this.tell("textDocument/didPartiallyAcceptCompletion", current.items[0], { acceptedLength: current.taken });
+      const item = chosen(current);
+      this.show(item);
+      this.tell("textDocument/didPartiallyAcceptCompletion", item, { acceptedLength: current.taken });
     }
   }
 
   private moved(document: vscode.TextDocument, selections: readonly vscode.Selection[]): void {
-    if (this.current === undefined || document.uri.toString() !== this.current.uri) {
+    const current = this.current;
+    if (current === undefined || document.uri.toString() !== current.uri) {
       return;
     }
     const cursor = document.offsetAt(selections[0].active);
-    const whole = this.current.start + text(this.current.items[0]).length;
-    if (cursor !== this.current.start + this.current.taken && cursor !== whole) {
+    const ends = [current.taken, text(chosen(current)).length];
+    if (!ends.some((length) => cursor === reached(document, current, length))) {
       this.forget();
     }
   }
@@ -137,9 +170,20 @@ export class Feedback implements vscode.Disposable {
     }
   }
 
+  private async cycle(action: "showNext" | "showPrevious", by: number): Promise<void> {
+    // The editor asks for all of them first, unless it has.
+    if (this.current?.all) {
+      choose(this.current, by);
+      this.showLater(this.current);
+    } else {
+      this.ahead += by;
+    }
+    await vscode.commands.executeCommand(`editor.action.inlineSuggest.${action}`);
+  }
+
   private async dismiss(): Promise<void> {
-    const item = this.current?.items[0];
-    if (item !== undefined) {
+    if (this.current !== undefined) {
+      const item = chosen(this.current);
       this.show(item);
       this.tell("textDocument/didDismissCompletion", item);
       this.forget();
@@ -154,6 +198,23 @@ export class Feedback implements vscode.Disposable {
       void client.sendNotification(method, { item: { insertText: text(item), command }, ...more });
     }
   }
+}
+
+/** Go `by` items further, round and round. */
+function choose(current: Current, by: number): void {
+  const count = current.items.length;
+  current.chosen = (((current.chosen + by) % count) + count) % count;
+}
+
+function chosen(current: Current): vscode.InlineCompletionItem {
+  return current.items[current.chosen];
+}
+
+/** Offset in the document where the first `length` units of the suggestion end. */
+function reached(document: vscode.TextDocument, current: Current, length: number): number {
+  const before = text(chosen(current)).slice(0, length);
+  const breaks = document.eol === vscode.EndOfLine.CRLF ? before.split("\n").length - 1 : 0;
+  return current.start + before.length + breaks;
 }
 
 function text(item: vscode.InlineCompletionItem): string {
