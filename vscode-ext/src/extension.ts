@@ -4,6 +4,7 @@
 import * as vscode from "vscode";
 import type { LanguageClientOptions } from "vscode-languageclient/node";
 
+import { Ahead } from "./ahead";
 import { Attention } from "./attention";
 import { Client } from "./client";
 import { Feedback } from "./feedback";
@@ -88,7 +89,7 @@ class Extension implements vscode.Disposable {
         { scheme: "untitled", language: "python" },
       ],
       outputChannel: this.log,
-      middleware: this.feedback.middleware,
+      middleware: this.feedback.middleware(new Ahead()),
     };
     const client: Client = new Client(command, options, () => this.ended(client, command));
     this.client = client;

@@ -4,6 +4,8 @@
 import * as vscode from "vscode";
 import type { LanguageClient, Middleware } from "vscode-languageclient/node";
 
+import type { Ahead } from "./ahead";
+
 const SHOWN_AFTER_MS = 750;
 const ACCEPT = "snowcoder.accept";
 /** What the editor itself inserts when one key is typed. */
@@ -49,28 +51,31 @@ export class Feedback implements vscode.Disposable {
     ];
   }
 
-  /** Hooks for the client: every suggestion and every acceptance passes here. */
-  readonly middleware: Middleware = {
-    provideInlineCompletionItems: async (document, position, context, token, next) => {
-      const found = await next(document, position, context, token);
-      const items = Array.isArray(found) ? found : (found?.items ?? []);
-      if (!token.isCancellationRequested && items.length > 0) {
-        const all = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
-        this.offered(document, position, items, all);
-      }
-      return found;
-    },
-    executeCommand: (command, args, next) => {
-      if (command === ACCEPT) {
-        const item = this.current?.items.find((one) => id(one) === args[0]);
-        if (item !== undefined) {
-          this.show(item);
+  /** Hooks for a client: every suggestion and every acceptance passes here. */
+  middleware(ahead: Ahead): Middleware {
+    return {
+      didChange: ahead.didChange,
+      provideInlineCompletionItems: async (document, position, context, token, next) => {
+        const found = await ahead.around(next)(document, position, context, token);
+        const items = Array.isArray(found) ? found : (found?.items ?? []);
+        if (!token.isCancellationRequested && items.length > 0) {
+          const all = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
+          this.offered(document, position, items, all);
         }
-        this.forget();
-      }
-      return next(command, args);
-    },
-  };
+        return found;
+      },
+      executeCommand: (command, args, next) => {
+        if (command === ACCEPT) {
+          const item = this.current?.items.find((one) => id(one) === args[0]);
+          if (item !== undefined) {
+            this.show(item);
+          }
+          this.forget();
+        }
+        return next(command, args);
+      },
+    };
+  }
 
   dispose(): void {
     this.forget();
