@@ -29,7 +29,6 @@ from tests.e2e.cases import CASES, PARTIAL, SHOWN, TYPED
 from tests.e2e.vscode import VSCodeDriver
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = {"typing shows and accept inserts": "vscode-ghost-text", "several lines": "vscode-lines"}
 TOASTS = ".notifications-toasts"
 
 
@@ -68,6 +67,7 @@ def test_tab_at_once_was_seen_as_well(editor: VSCodeDriver, source: Path) -> Non
     editor.begin("from enum import")
     editor.type(TYPED)
     ghost = editor.ghost()
+    editor.picture("vscode-ghost-text")
     editor.press("accept")
     editor.wait_for(lambda: editor.line == TYPED + ghost)
     commands = editor.wait_for(lambda: editor.sent("workspace/executeCommand"))

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -134,7 +135,15 @@ class VSCodeDriver:
 
     def focus(self) -> None:
         """Click into the text."""
-        self.page.find_element(By.CSS_SELECTOR, ".monaco-editor .view-lines").click()
+
+        def click() -> bool:
+            try:
+                self.page.find_element(By.CSS_SELECTOR, ".monaco-editor .view-lines").click()
+            except (NoSuchElementException, StaleElementReferenceException):
+                return False  # the window is about to draw it anew
+            return True
+
+        self.wait_for(click)
 
     def begin(self, above: str) -> None:
         lines = self.text.splitlines()
