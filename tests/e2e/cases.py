@@ -105,8 +105,9 @@ def _suggest(editor: Driver, typed: str = TYPED) -> str:
     """Type where a statement may stand; the ghost text."""
     editor.begin("from enum import")
     editor.type(typed)
+    # What is there before all keys have come is for other text.
+    editor.wait_for(lambda: editor.line == typed)
     ghost = editor.ghost()
-    assert editor.line == typed
     editor.wait_for(lambda: editor.sent(SHOWN))
     return ghost
 
@@ -115,6 +116,7 @@ def _suggest_block(editor: Driver) -> str:
     """Open a block that a model has more than one line for; the ghost text."""
     editor.begin("from enum import")
     editor.type(BLOCK)
+    editor.wait_for(lambda: editor.line.isspace())
     ghost = editor.ghost()
     assert "\n" in ghost
     editor.wait_for(lambda: editor.sent(SHOWN))
@@ -273,8 +275,8 @@ def a_closed_bracket_is_not_doubled(editor: Driver) -> None:
     editor.press("close_brackets")
     editor.begin("from enum import")
     editor.type("count = len(")
+    editor.wait_for(lambda: editor.line == "count = len()")
     ghost = editor.ghost()
-    assert editor.line == "count = len()"
     editor.press("accept")
     editor.wait_for(lambda: _accepted(editor))
     assert editor.line.startswith("count = len(" + ghost.rstrip(")"))
