@@ -210,12 +210,14 @@ class VSCodeDriver:
 
         It tells the server of settings of ours only: one of them is changed along.
         """
-        told = len(self.sent(_CHANGED))
-        self._settings |= settings | {"snowcoder.telemetryRetentionDays": 700 + told}
+        days = 700 + len(self.sent(_CHANGED))
+        self._settings |= settings | {"snowcoder.telemetryRetentionDays": days}
         path = self.file.parent / ".vscode/settings.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(self._settings))
-        self.wait_for(lambda: len(self.sent(_CHANGED)) > told)
+        # A server that starts is told as well, at a time of its own.
+        told = f'"telemetryRetentionDays": {days}'
+        self.wait_for(lambda: told in json.dumps(self.sent(_CHANGED)))
 
     def save(self, path: Path | None = None) -> None:
         if path is None:

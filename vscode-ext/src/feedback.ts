@@ -7,6 +7,7 @@ import type { LanguageClient, Middleware } from "vscode-languageclient/node";
 import type { Ahead } from "./ahead";
 
 const SHOWN_AFTER_MS = 750;
+const REMEMBERED = 100;
 const ACCEPT = "snowcoder.accept";
 /** What the editor itself inserts when one key is typed. */
 const PAIRS = ["()", "[]", "{}", '""', "''", "``"];
@@ -22,8 +23,6 @@ interface Current {
   readonly start: number;
   /** UTF-16 units of the item that are in the document by now. */
   taken: number;
-  /** Ids of the items that the server was told of as shown. */
-  readonly shown: Set<unknown>;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -31,6 +30,8 @@ interface Current {
 export class Feedback implements vscode.Disposable {
   private current: Current | undefined;
   private taking = false;
+  /** Ids of the last items that the server was told of as shown: it may go on with one of them. */
+  private readonly shown = new Set<unknown>();
   /** How far the user went through the items that are being asked for. */
   private ahead = 0;
   private readonly subscriptions: vscode.Disposable[];
@@ -89,13 +90,10 @@ export class Feedback implements vscode.Disposable {
     all: boolean,
   ): void {
     const { ahead } = this;
-    // While the user types along, the server goes on with the same suggestion.
-    const told = this.current?.shown;
     this.forget();
-    const shown = new Set(items.map(id).filter((one) => told?.has(one)));
     const start = document.offsetAt(items[0].range?.start ?? position);
     const uri = document.uri.toString();
-    this.current = { uri, items, all, chosen: 0, start, taken: 0, shown, timer: undefined };
+    this.current = { uri, items, all, chosen: 0, start, taken: 0, timer: undefined };
     if (all) {
       choose(this.current, ahead);
     }
@@ -114,10 +112,14 @@ export class Feedback implements vscode.Disposable {
   }
 
   private show(item: vscode.InlineCompletionItem): void {
-    if (this.current !== undefined && !this.current.shown.has(id(item))) {
-      this.current.shown.add(id(item));
-      this.tell("textDocument/didShowCompletion", item);
+    if (this.shown.has(id(item))) {
+      return;
     }
+    this.shown.add(id(item));
+    if (this.shown.size > REMEMBERED) {
+      this.shown.delete(this.shown.values().next().value);
+    }
+    this.tell("textDocument/didShowCompletion", item);
   }
 
   private changed({ document, contentChanges, reason }: vscode.TextDocumentChangeEvent): void {
