@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup try test e2e e2e-vscode lint fix bench soak clean
+.PHONY: setup try test editors e2e e2e-vscode lint fix bench soak clean
 
 # The package alone: what a user installs.
 $(VENV)/.installed: pyproject.toml
@@ -35,21 +35,20 @@ test: lint
 	$(BIN)/python -m pytest
 
 # Installs the real editors (see tests/e2e/README.md) and drives them.
-e2e: $(VENV)/.setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[e2e]'
-	$(BIN)/python -m tests.e2e.install
+e2e: editors
 	$(BIN)/python -m tests.e2e.llama_server
-	cd vscode-ext && npm ci --no-audit --no-fund && npm run package
 	cd tests/e2e/node && npm ci --no-audit --no-fund
-	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_vscode.py --override-ini addopts=-q
+	$(BIN)/python -m pytest tests/e2e --override-ini addopts=-q
 
-# Apart from the rest: compiling code-server's modules takes long.
-e2e-vscode: $(VENV)/.setup
+# VS Code alone.
+e2e-vscode: editors
+	$(BIN)/python -m pytest tests/e2e/test_vscode.py --override-ini addopts=-q
+
+# What they need, and the extension as it is now: npm and apt see themselves what is there.
+editors: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[e2e]'
 	$(BIN)/python -m tests.e2e.install
-	$(BIN)/python -m tests.e2e.code_server
 	cd vscode-ext && npm ci --no-audit --no-fund && npm run package
-	$(BIN)/python -m pytest tests/e2e/test_vscode.py --override-ini addopts=-q
 
 # About an hour on a machine with nothing else to do; llama.cpp is compiled first.
 bench: $(VENV)/.setup

@@ -6,7 +6,9 @@ told. The model decides the words: a case checks that they are what was shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,9 +28,9 @@ BLOCK = "def count_words(text: str) -> dict[str, int]:\n"
 class Driver(Protocol):
     """An editor with a file of a project open, in the way a user has it in hand.
 
-    Actions are `accept`, `accept_word`, `accept_line`, `next`, `dismiss`, `undo`, `tab`, `menu`
-    (opens the completion menu), `pause`, `resume`, `close_brackets` (from then on the editor
-    closes what is opened) and `kill_server`.
+    Actions are `accept`, `accept_word`, `accept_line`, `next`, `dismiss`, `undo`, `tab`,
+    `outdent`, `menu` (opens the completion menu), `pause`, `resume`, `close_brackets` (from then
+    on the editor closes what is opened) and `kill_server`.
     """
 
     def open(self, path: Path) -> None:
@@ -73,6 +75,13 @@ class Driver(Protocol):
     def sent(self, method: str) -> list[dict[str, Any]]:
         """Params of all notifications and requests of this name that the server received."""
 
+    def answers(self) -> list[Any]:
+        """Results of all requests that the server answered."""
+
+    @property
+    def record(self) -> Path:
+        """The telemetry database of the server."""
+
 
 def _ids(editor: Driver, method: str) -> list[str]:
     return [params["item"]["command"]["arguments"][0] for params in editor.sent(method)]
@@ -84,12 +93,21 @@ def _accepted(editor: Driver) -> list[str]:
     return [c["arguments"][0] for c in commands if c["command"] == "snowcoder.accept"]
 
 
+def _rows(editor: Driver, query: str) -> list[str]:
+    """The first column of what the server's record has at the moment."""
+    if not editor.record.exists():
+        return []
+    with closing(sqlite3.connect(editor.record, timeout=10)) as database:
+        return [row[0] for row in database.execute(query)]
+
+
 def _suggest(editor: Driver, typed: str = TYPED) -> str:
     """Type where a statement may stand; the ghost text."""
     editor.begin("from enum import")
     editor.type(typed)
+    # What is there before all keys have come is for other text.
+    editor.wait_for(lambda: editor.line == typed)
     ghost = editor.ghost()
-    assert editor.line == typed
     editor.wait_for(lambda: editor.sent(SHOWN))
     return ghost
 
@@ -98,10 +116,19 @@ def _suggest_block(editor: Driver) -> str:
     """Open a block that a model has more than one line for; the ghost text."""
     editor.begin("from enum import")
     editor.type(BLOCK)
+    editor.wait_for(lambda: editor.line.isspace())
     ghost = editor.ghost()
     assert "\n" in ghost
     editor.wait_for(lambda: editor.sent(SHOWN))
     return ghost
+
+
+def _taken(editor: Driver, ghost: str) -> str:
+    """What of `ghost` was taken by the last of its partial acceptances, and those before it."""
+    partial = editor.sent(PARTIAL)[-1]
+    # An item that goes on with an earlier one lacks what was taken of that.
+    before = ghost.removesuffix(partial["item"]["insertText"])
+    return ghost[: len(before) + partial["acceptedLength"]]
 
 
 def typing_shows_and_accept_inserts(editor: Driver) -> None:
@@ -139,12 +166,13 @@ def words_are_accepted_one_by_one(editor: Driver) -> None:
         assert len(editor.line) > len(typed + taken)
         taken = editor.line.removeprefix(typed)
         assert ghost.startswith(taken)
-        partial = editor.sent(PARTIAL)[-1]
-        assert partial["acceptedLength"] == len(taken)
-        assert partial["item"]["insertText"] == ghost
-    assert editor.ghost() == ghost.removeprefix(taken)
+        assert _taken(editor, ghost) == taken
+    editor.wait_for(lambda: editor.ghost() == ghost.removeprefix(taken))
     assert _accepted(editor) == []
-    assert set(_ids(editor, PARTIAL)) <= set(_ids(editor, SHOWN))
+    editor.press("dismiss")
+    ended = "select resolution from ended"
+    editor.wait_for(lambda: _rows(editor, ended) == ["partially_accepted"])
+    assert _rows(editor, "select accepted_chars from ended") == [len(taken)]
 
 
 def lines_are_accepted_one_by_one(editor: Driver) -> None:
@@ -152,13 +180,15 @@ def lines_are_accepted_one_by_one(editor: Driver) -> None:
     first, rest = ghost.split("\n", 1)
     start = editor.before
     editor.press("accept_line")
-    editor.wait_for(lambda: editor.before == start + first)
-    (partial,) = editor.wait_for(lambda: editor.sent(PARTIAL))
-    assert partial["acceptedLength"] == len(first)
-    assert editor.ghost() == "\n" + rest
+    # Editors differ in whether the line's end is taken with it.
+    editor.wait_for(lambda: editor.before.rstrip("\n") == start + first)
+    editor.wait_for(lambda: len(editor.sent(PARTIAL)) == 1)
+    taken = _taken(editor, ghost)
+    assert taken.rstrip("\n") == first
+    editor.wait_for(lambda: editor.ghost() == ghost.removeprefix(taken))
     editor.press("accept_line")
     second = rest.split("\n", 1)[0]
-    editor.wait_for(lambda: editor.before == f"{start}{first}\n{second}")
+    editor.wait_for(lambda: editor.before.rstrip("\n") == f"{start}{first}\n{second}")
 
 
 def a_block_is_shown_and_accepted_whole(editor: Driver) -> None:
@@ -219,15 +249,14 @@ def nothing_is_suggested_while_paused(editor: Driver) -> None:
 
 def tab_indents(editor: Driver) -> None:
     editor.begin("from enum import")
+    editor.type(BLOCK)
+    editor.press("outdent")
+    editor.wait_for(lambda: editor.line == "")
+    # The suggestion begins with the indentation that is missing.
+    assert editor.ghost().startswith("    ")
     editor.press("tab")
-    editor.wait_for(lambda: editor.line.isspace())
-    editor.type("x = [1]; y = len(")
-    editor.ghost()
-    before = editor.line
-    editor.press("tab")
-    editor.wait_for(lambda: editor.line != before)
-    assert editor.line.startswith(before)
-    assert editor.line[len(before) :].isspace()
+    editor.wait_for(lambda: editor.line != "")
+    assert editor.line.isspace()
     assert _accepted(editor) == []
 
 
@@ -246,8 +275,8 @@ def a_closed_bracket_is_not_doubled(editor: Driver) -> None:
     editor.press("close_brackets")
     editor.begin("from enum import")
     editor.type("count = len(")
+    editor.wait_for(lambda: editor.line == "count = len()")
     ghost = editor.ghost()
-    assert editor.line == "count = len()"
     editor.press("accept")
     editor.wait_for(lambda: _accepted(editor))
     assert editor.line.startswith("count = len(" + ghost.rstrip(")"))
@@ -256,6 +285,8 @@ def a_closed_bracket_is_not_doubled(editor: Driver) -> None:
 
 def a_killed_server_is_started_again(editor: Driver) -> None:
     _suggest(editor)
+    # What a server has not written when it is killed is lost.
+    editor.wait_for(lambda: _rows(editor, "select suggestion_id from shown"))
     editor.press("kill_server")
     editor.wait_for(lambda: len(editor.sent("textDocument/didOpen")) == 2)
     editor.type("n")
@@ -295,14 +326,31 @@ def a_renamed_file_is_followed(editor: Driver) -> None:
 
 
 def changed_settings_take_effect(editor: Driver) -> None:
+    told = len(editor.sent("workspace/didChangeConfiguration"))
     editor.configure({"languages": ["ruby"]})
-    editor.wait_for(lambda: editor.sent("workspace/didChangeConfiguration"))
+    editor.wait_for(lambda: len(editor.sent("workspace/didChangeConfiguration")) > told)
     editor.begin("from enum import")
     editor.type(TYPED)
     editor.no_ghost()
     editor.configure({"languages": ["python"]})
     editor.type("n")
     assert editor.ghost()
+
+
+def _record_names(editor: Driver) -> dict[str, str]:
+    """The name that the record has for each item: that of the first item beside it."""
+    names: dict[str, str] = {}
+    for answer in editor.answers():
+        items = answer if isinstance(answer, list) else []
+        ids = [i["command"]["arguments"][0] for i in items if "insertText" in (i or {})]
+        for one in ids:
+            names.setdefault(one, ids[0])
+    return names
+
+
+def _wait_for_rows(editor: Driver, query: str, ids: Iterable[str]) -> None:
+    expected = sorted(ids)
+    editor.wait_for(lambda: sorted(_rows(editor, query)) == expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,13 +361,24 @@ class Case:
     crlf: bool = False
 
     def run(self, editor: Driver) -> None:
-        """Take the steps; whatever they are, the server's tally has to add up."""
+        """Take the steps; whatever they are, what the server was told and keeps adds up."""
         self.steps(editor)
-        shown = _ids(editor, SHOWN)
+        # The last one is told a moment after it came.
+        shown, accepted = _ids(editor, SHOWN), _accepted(editor)
         assert len(set(shown)) == len(shown), "shown is told once"
-        answered = [*_accepted(editor), *_ids(editor, PARTIAL), *_ids(editor, DISMISSED)]
+        answered = [*accepted, *_ids(editor, PARTIAL), *_ids(editor, DISMISSED)]
         assert set(answered) <= set(shown)
-        assert len(set(_accepted(editor))) == len(_accepted(editor))
+        assert len(set(accepted)) == len(accepted)
+        names = _record_names(editor)
+        recorded = {
+            "select suggestion_id from shown": shown,
+            "select suggestion_id from ended where resolution = 'accepted'": accepted,
+            "select suggestion_id from ended where resolution = 'dismissed'": [
+                i for i in _ids(editor, DISMISSED) if i not in _ids(editor, PARTIAL)
+            ],
+        }
+        for query, ids in recorded.items():
+            _wait_for_rows(editor, query, {names[i] for i in ids})
 
 
 CASES = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 VERSION = "4.100.3"
@@ -57,11 +56,3 @@ def _run(command: list[str], folder: Path, *, may_fail: bool = False) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode and not may_fail:
         raise CodeServerError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-
-
-if __name__ == "__main__":
-    try:
-        install()
-    except CodeServerError as error:
-        sys.exit(f"tests.e2e.code_server: {error}")
-    print("VS Code in code-server", VERSION, "at", ENTRY)

@@ -20,6 +20,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         reporter.write_line(f"retried: {item.nodeid}")
         for report in reports:
             reporter.write_line(report.longreprtext)
+        # Each phase repeats the output of those before it.
+        reporter.write_line(reports[-1].capstdout)
         item._initrequest()  # type: ignore[attr-defined]
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
     for report in reports:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e import code_server
 from tests.e2e.packages import PackageError, install_packages
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "nvim"
@@ -183,9 +184,11 @@ if __name__ == "__main__":
     try:
         install_packages()
         editor = install()
-    except (InstallError, PackageError) as error:
+        code_server.install()
+    except (InstallError, PackageError, code_server.CodeServerError) as error:
         sys.exit(f"tests.e2e.install: {error}")
     if (old := find_old()) is None:
         sys.exit("tests.e2e.install: no Neovim 0.11: pip install 'snowcoder[e2e]'")
     for neovim in (editor, old):
         print("Neovim", ".".join(map(str, version(neovim))), "at", neovim.command[-1])
+    print("VS Code in code-server", code_server.VERSION, "at", code_server.ENTRY)

@@ -16,7 +16,10 @@ from tests.e2e.waiting import wait_for
 
 PATIENCE = 10.0
 """Seconds to wait for what must happen; no measure of speed."""
-_HOMES = ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
+_HOMES = (
+    *("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"),
+    "SNOWCODER_DATA",
+)
 
 
 @contextmanager

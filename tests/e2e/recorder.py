@@ -1,8 +1,9 @@
 """Stands between an editor and the server, and logs every message: one JSON object a line.
 
 `python recorder.py LOG COMMAND...` starts the command and passes both streams on, byte for byte.
-A line of LOG is `{"from": "client" | "server", "message": {...}}`. It is written before the
-message is passed on, so that what one side has seen is in the log. Nothing beyond the standard
+A line of LOG is `{"from": "client" | "server", "at": 1.5, "message": {...}}`; `at` is in seconds
+since 1970. It is written before the message is passed on, so that what one side has seen is in
+the log. Nothing beyond the standard
 library is imported: editors start this file as it is.
 """
 
@@ -13,6 +14,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,10 +32,35 @@ def results(log: Path, sender: str) -> list[Any]:
     return [m["result"] for m in _sent(log, sender) if "result" in m]
 
 
-def _sent(log: Path, sender: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that was answered: when it and its result passed, in seconds since 1970."""
+
+    asked_at: float
+    answered_at: float
+    result: Any
+
+
+def answered(log: Path, method: str) -> list[Answered]:
+    """The client's requests `method` that were answered without an error, in order."""
+    asked: dict[Any, float] = {}
+    found = []
+    for record in _records(log):
+        message, at = record["message"], record["at"]
+        if record["from"] == "client" and message.get("method") == method:
+            asked[message["id"]] = at
+        elif record["from"] == "server" and "result" in message and message["id"] in asked:
+            found.append(Answered(asked.pop(message["id"]), at, message["result"]))
+    return found
+
+
+def _records(log: Path) -> list[dict[str, Any]]:
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    records = [json.loads(line) for line in lines]
-    return [record["message"] for record in records if record["from"] == sender]
+    return [json.loads(line) for line in lines]
+
+
+def _sent(log: Path, sender: str) -> list[dict[str, Any]]:
+    return [record["message"] for record in _records(log) if record["from"] == sender]
 
 
 def _frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
@@ -53,7 +81,8 @@ def _frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
 def _pass_on(source: BinaryIO, target: BinaryIO, log: Path, sender: str) -> None:
     try:
         while frame := _frame(source):
-            record = json.dumps({"from": sender, "message": json.loads(frame[1])})
+            at = time.time()
+            record = json.dumps({"from": sender, "at": at, "message": json.loads(frame[1])})
             with _LOCK, log.open("a", encoding="utf-8") as file:
                 file.write(record + "\n")
             target.write(b"".join(frame))

@@ -14,7 +14,7 @@ import pynvim
 import pytest
 
 from tests.e2e import recorder
-from tests.e2e.cases import CASES
+from tests.e2e.cases import CASES, TYPED
 from tests.e2e.install import find, find_old
 from tests.e2e.neovim import PATIENCE, running
 from tests.e2e.waiting import wait_for
@@ -36,6 +36,7 @@ KEYS = {
     "dismiss": "<C-]>",
     "undo": "<Esc>u",
     "tab": "<Tab>",
+    "outdent": "<C-d>",
     "menu": "<C-n>",
     "pause": "<Cmd>SnowcoderPause<CR>",
     "resume": "<Cmd>SnowcoderResume<CR>",
@@ -135,6 +136,13 @@ class NeovimDriver:
     def sent(self, method: str) -> list[dict[str, Any]]:
         return recorder.messages(self.log, "client", method)
 
+    def answers(self) -> list[Any]:
+        return recorder.results(self.log, "server")
+
+    @property
+    def record(self) -> Path:
+        return self.log.parent / "SNOWCODER_DATA/telemetry.db"
+
     def wait_for(self, condition: Callable[[], Any]) -> Any:
         try:
             return wait_for(condition, PATIENCE)
@@ -174,6 +182,16 @@ def test_case(editor: NeovimDriver, source: Path, case: str) -> None:
     editor.open(source)
     CASES[case].run(editor)
     assert editor.nvim.eval("v:errmsg") == ""
+
+
+def test_tab_never_takes_a_suggestion(editor: NeovimDriver, source: Path) -> None:
+    editor.open(source)
+    editor.begin("from enum import")
+    editor.type(TYPED)
+    editor.ghost()
+    editor.press("tab")
+    editor.wait_for(lambda: editor.line != TYPED)
+    assert editor.line.removeprefix(TYPED).isspace()
 
 
 def test_why_lists_decisions_newest_first(editor: NeovimDriver, source: Path) -> None:

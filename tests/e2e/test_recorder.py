@@ -43,6 +43,9 @@ def test_both_sides_are_logged_and_passed_on(tmp_path: Path) -> None:
         r["message"]["id"] for r in records if r["from"] == "server" and "result" in r["message"]
     ]
     assert answered == [1, 2]
+    (shutdown,) = recorder.answered(log, "shutdown")
+    assert shutdown.result is None
+    assert records[0]["at"] < shutdown.asked_at < shutdown.answered_at
 
 
 def test_the_exit_status_of_the_server_is_the_recorder_s(tmp_path: Path) -> None:

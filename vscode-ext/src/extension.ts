@@ -2,9 +2,11 @@
 // Suggestions come through the client library's own registration for
 // textDocument/inlineCompletion, settings through its answers to workspace/configuration.
 import * as vscode from "vscode";
-import { LanguageClient, type LanguageClientOptions } from "vscode-languageclient/node";
+import type { LanguageClientOptions } from "vscode-languageclient/node";
 
+import { Ahead } from "./ahead";
 import { Attention } from "./attention";
+import { Client } from "./client";
 import { Feedback } from "./feedback";
 import { install } from "./install";
 import { showMenu, showWhy } from "./menu";
@@ -27,7 +29,8 @@ export async function deactivate(): Promise<void> {
 }
 
 class Extension implements vscode.Disposable {
-  private client: LanguageClient | undefined;
+  private client: Client | undefined;
+  private readonly restarts = new Restarts();
   private readonly status = new StatusItem();
   private readonly log = vscode.window.createOutputChannel("SnowCoder", { log: true });
   private readonly feedback = new Feedback(() => this.client);
@@ -70,38 +73,37 @@ class Extension implements vscode.Disposable {
   async start(): Promise<void> {
     const found = await findServer(this.storage);
     if (found === undefined) {
-      await this.report("the server is not on this machine yet.", { Install: "snowcoder.install" });
+      this.report("the server is not on this machine yet.", { Install: "snowcoder.install" });
       return;
     }
-    const [command, ...args] = found;
-    this.log.info(`starting ${found.join(" ")}`);
-    const restarts = new Restarts(
-      () => this.status.show({ state: "loading" }),
-      () => void this.report("the server ended five times within three minutes and is not started again.", {
-        Restart: "snowcoder.restart",
-        "Show the Log": "snowcoder.showLog",
-      }),
-    );
+    this.restarts.forget();
+    await this.launch(found);
+  }
+
+  private async launch(command: string[]): Promise<void> {
+    this.log.info(`starting ${command.join(" ")}`);
+    this.status.show({ state: "loading" });
     const options: LanguageClientOptions = {
       documentSelector: [
         { scheme: "file", language: "python" },
         { scheme: "untitled", language: "python" },
       ],
       outputChannel: this.log,
-      errorHandler: restarts,
-      middleware: this.feedback.middleware,
+      middleware: this.feedback.middleware(new Ahead()),
     };
-    const client = new LanguageClient("snowcoder", "SnowCoder", { command, args }, options);
+    const client: Client = new Client(command, options, () => this.ended(client, command));
     this.client = client;
-    this.status.show({ state: "loading" });
     this.status.follow(client);
     try {
       await client.start();
       this.attention.tellVisibility();
     } catch (error) {
       this.log.error(String(error));
-      if (!client.isRunning() && !restarts.trying) {
-        await this.report(`cannot start ${command}.`, {
+      if (client.spawned) {
+        this.ended(client, command);
+      } else {
+        this.client = undefined;
+        this.report(`cannot start ${command[0]}.`, {
           "Open Settings": "snowcoder.openSettings",
           "Show the Log": "snowcoder.showLog",
         });
@@ -109,11 +111,28 @@ class Extension implements vscode.Disposable {
     }
   }
 
-  async stop(): Promise<void> {
-    const running = this.client;
+  private ended(client: Client, command: string[]): void {
+    if (this.client !== client) {
+      return; // asked to, or noted before
+    }
     this.client = undefined;
-    if (running?.isRunning()) {
-      await running.stop();
+    if (this.restarts.again()) {
+      void this.launch(command);
+      return;
+    }
+    this.report("the server ended five times within three minutes and is not started again.", {
+      Restart: "snowcoder.restart",
+      "Show the Log": "snowcoder.showLog",
+    });
+  }
+
+  async stop(): Promise<void> {
+    const { client } = this;
+    this.client = undefined;
+    if (client?.isRunning()) {
+      await client.stop();
+    } else {
+      client?.serverProcess?.kill(); // it is starting: there is nobody yet to ask
     }
   }
 
@@ -135,7 +154,7 @@ class Extension implements vscode.Disposable {
         install(this.storage, requirement, this.log, (message) => progress.report({ message }), token),
       );
     } catch (error) {
-      await this.report(error instanceof Error ? error.message : String(error), {
+      this.report(error instanceof Error ? error.message : String(error), {
         "Try Again": "snowcoder.install",
         "Show the Log": "snowcoder.showLog",
       });
@@ -145,7 +164,7 @@ class Extension implements vscode.Disposable {
   }
 
   /** Say what is wrong in the status bar and, with what can be done, in a message. */
-  private async report(reason: string, actions: Record<string, string>): Promise<void> {
+  private report(reason: string, actions: Record<string, string>): void {
     this.status.show({ state: "error", reason });
     void vscode.window.showErrorMessage(`SnowCoder: ${reason}`, ...Object.keys(actions)).then((chosen) => {
       if (chosen !== undefined) {

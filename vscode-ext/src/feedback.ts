@@ -4,7 +4,10 @@
 import * as vscode from "vscode";
 import type { LanguageClient, Middleware } from "vscode-languageclient/node";
 
+import type { Ahead } from "./ahead";
+
 const SHOWN_AFTER_MS = 750;
+const REMEMBERED = 100;
 const ACCEPT = "snowcoder.accept";
 /** What the editor itself inserts when one key is typed. */
 const PAIRS = ["()", "[]", "{}", '""', "''", "``"];
@@ -12,11 +15,14 @@ const PAIRS = ["()", "[]", "{}", '""', "''", "``"];
 interface Current {
   readonly uri: string;
   readonly items: readonly vscode.InlineCompletionItem[];
+  /** Whether these are all that there are, and not the likeliest alone. */
+  readonly all: boolean;
+  /** Index of the item on screen. */
+  chosen: number;
   /** Offset where the suggestion begins. */
   readonly start: number;
-  /** UTF-16 units of it that are in the document by now. */
+  /** UTF-16 units of the item that are in the document by now. */
   taken: number;
-  shown: boolean;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -24,6 +30,10 @@ interface Current {
 export class Feedback implements vscode.Disposable {
   private current: Current | undefined;
   private taking = false;
+  /** Ids of the last items that the server was told of as shown: it may go on with one of them. */
+  private readonly shown = new Set<unknown>();
+  /** How far the user went through the items that are being asked for. */
+  private ahead = 0;
   private readonly subscriptions: vscode.Disposable[];
 
   /** `client` gives the server that runs at the moment. */
@@ -36,56 +46,79 @@ export class Feedback implements vscode.Disposable {
       vscode.window.onDidChangeActiveTextEditor(() => this.forget()),
       vscode.commands.registerCommand("snowcoder.acceptWord", () => this.take("acceptNextWord")),
       vscode.commands.registerCommand("snowcoder.acceptLine", () => this.take("acceptNextLine")),
+      vscode.commands.registerCommand("snowcoder.next", () => this.cycle("showNext", 1)),
+      vscode.commands.registerCommand("snowcoder.previous", () => this.cycle("showPrevious", -1)),
       vscode.commands.registerCommand("snowcoder.dismiss", () => this.dismiss()),
     ];
   }
 
-  /** Hooks for the client: every suggestion and every acceptance passes here. */
-  readonly middleware: Middleware = {
-    provideInlineCompletionItems: async (document, position, context, token, next) => {
-      const found = await next(document, position, context, token);
-      const items = Array.isArray(found) ? found : (found?.items ?? []);
-      if (!token.isCancellationRequested && items.length > 0) {
-        this.offered(document, position, items);
-      }
-      return found;
-    },
-    executeCommand: (command, args, next) => {
-      if (command === ACCEPT) {
-        const item = this.current?.items.find((one) => one.command?.arguments?.[0] === args[0]);
-        this.show(item);
-        this.forget();
-      }
-      return next(command, args);
-    },
-  };
+  /** Hooks for a client: every suggestion and every acceptance passes here. */
+  middleware(ahead: Ahead): Middleware {
+    return {
+      didChange: ahead.didChange,
+      provideInlineCompletionItems: async (document, position, context, token, next) => {
+        const found = await ahead.around(next)(document, position, context, token);
+        const items = Array.isArray(found) ? found : (found?.items ?? []);
+        if (!token.isCancellationRequested && items.length > 0) {
+          const all = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
+          this.offered(document, position, items, all);
+        }
+        return found;
+      },
+      executeCommand: (command, args, next) => {
+        if (command === ACCEPT) {
+          const item = this.current?.items.find((one) => id(one) === args[0]);
+          if (item !== undefined) {
+            this.show(item);
+          }
+          this.forget();
+        }
+        return next(command, args);
+      },
+    };
+  }
 
   dispose(): void {
     this.forget();
     vscode.Disposable.from(...this.subscriptions).dispose();
   }
 
-  private offered(document: vscode.TextDocument, position: vscode.Position, items: vscode.InlineCompletionItem[]): void {
-    const before = this.current;
+  private offered(
+    document: vscode.TextDocument,
+    position: vscode.Position,
+    items: vscode.InlineCompletionItem[],
+    all: boolean,
+  ): void {
+    const { ahead } = this;
     this.forget();
     const start = document.offsetAt(items[0].range?.start ?? position);
-    // While the user types along, the server goes on with the same suggestion.
-    const same = before !== undefined && id(before.items[0]) === id(items[0]);
     const uri = document.uri.toString();
-    this.current = { uri, items, start, taken: 0, shown: same && before.shown, timer: undefined };
-    this.current.timer = setTimeout(() => this.show(this.current?.items[0]), SHOWN_AFTER_MS);
+    this.current = { uri, items, all, chosen: 0, start, taken: 0, timer: undefined };
+    if (all) {
+      choose(this.current, ahead);
+    }
+    this.showLater(this.current);
   }
 
   private forget(): void {
     clearTimeout(this.current?.timer);
     this.current = undefined;
+    this.ahead = 0;
   }
 
-  private show(item: vscode.InlineCompletionItem | undefined): void {
-    if (item === undefined || this.current === undefined || this.current.shown) {
+  private showLater(current: Current): void {
+    clearTimeout(current.timer);
+    current.timer = setTimeout(() => this.show(chosen(current)), SHOWN_AFTER_MS);
+  }
+
+  private show(item: vscode.InlineCompletionItem): void {
+    if (this.shown.has(id(item))) {
       return;
     }
-    this.current.shown = true;
+    this.shown.add(id(item));
+    if (this.shown.size > REMEMBERED) {
+      this.shown.delete(this.shown.values().next().value);
+    }
     this.tell("textDocument/didShowCompletion", item);
   }
 
@@ -95,13 +128,18 @@ export class Feedback implements vscode.Disposable {
       return;
     }
     const [change] = contentChanges;
-    const rest = text(current.items[0]).slice(current.taken);
     const inserted = change.text.replaceAll("\r\n", "\n");
+    const reaches = text(chosen(current)).slice(0, current.taken) + inserted;
+    if (!text(chosen(current)).startsWith(reaches)) {
+      // The editor has ways to the other items that do not pass here.
+      current.chosen = Math.max(current.items.findIndex((item) => text(item).startsWith(reaches)), 0);
+    }
+    const rest = text(chosen(current)).slice(current.taken);
     const continues =
       contentChanges.length === 1 &&
       reason === undefined &&
       inserted.length > 0 &&
-      change.rangeOffset === current.start + current.taken &&
+      change.rangeOffset === reached(document, current, current.taken) &&
       rest.startsWith(inserted);
     if (inserted === rest && continues) {
       return; // taken whole: the command that goes with it comes next
@@ -112,18 +150,20 @@ export class Feedback implements vscode.Disposable {
     }
     current.taken += inserted.length;
     if (this.taking || (inserted.length > 1 && !PAIRS.includes(inserted))) {
-      this.show(current.items[0]);
-      this.tell("textDocument/didPartiallyAcceptCompletion", current.items[0], { acceptedLength: current.taken });
+      const item = chosen(current);
+      this.show(item);
+      this.tell("textDocument/didPartiallyAcceptCompletion", item, { acceptedLength: current.taken });
     }
   }
 
   private moved(document: vscode.TextDocument, selections: readonly vscode.Selection[]): void {
-    if (this.current === undefined || document.uri.toString() !== this.current.uri) {
+    const current = this.current;
+    if (current === undefined || document.uri.toString() !== current.uri) {
       return;
     }
     const cursor = document.offsetAt(selections[0].active);
-    const whole = this.current.start + text(this.current.items[0]).length;
-    if (cursor !== this.current.start + this.current.taken && cursor !== whole) {
+    const ends = [current.taken, text(chosen(current)).length];
+    if (!ends.some((length) => cursor === reached(document, current, length))) {
       this.forget();
     }
   }
@@ -137,9 +177,20 @@ export class Feedback implements vscode.Disposable {
     }
   }
 
+  private async cycle(action: "showNext" | "showPrevious", by: number): Promise<void> {
+    // The editor asks for all of them first, unless it has.
+    if (this.current?.all) {
+      choose(this.current, by);
+      this.showLater(this.current);
+    } else {
+      this.ahead += by;
+    }
+    await vscode.commands.executeCommand(`editor.action.inlineSuggest.${action}`);
+  }
+
   private async dismiss(): Promise<void> {
-    const item = this.current?.items[0];
-    if (item !== undefined) {
+    if (this.current !== undefined) {
+      const item = chosen(this.current);
       this.show(item);
       this.tell("textDocument/didDismissCompletion", item);
       this.forget();
@@ -154,6 +205,23 @@ export class Feedback implements vscode.Disposable {
       void client.sendNotification(method, { item: { insertText: text(item), command }, ...more });
     }
   }
+}
+
+/** Go `by` items further, round and round. */
+function choose(current: Current, by: number): void {
+  const count = current.items.length;
+  current.chosen = (((current.chosen + by) % count) + count) % count;
+}
+
+function chosen(current: Current): vscode.InlineCompletionItem {
+  return current.items[current.chosen];
+}
+
+/** Offset in the document where the first `length` units of the suggestion end. */
+function reached(document: vscode.TextDocument, current: Current, length: number): number {
+  const before = text(chosen(current)).slice(0, length);
+  const breaks = document.eol === vscode.EndOfLine.CRLF ? before.split("\n").length - 1 : 0;
+  return current.start + before.length + breaks;
 }
 
 function text(item: vscode.InlineCompletionItem): string {
