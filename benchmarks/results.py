@@ -9,6 +9,7 @@ result is kept in `.cache/bench/results`, and the page shows the latest of each 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 import subprocess
@@ -17,11 +18,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
 from benchmarks.prepare import CACHE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RESULTS = CACHE / "results"
 _PAGE = Path(__file__).with_name("RESULTS.md")
@@ -92,6 +97,8 @@ def render(kept: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         if name == "engine":
             lines += ["", "![Engine](plots/engine.svg)", "", *_steps_table(result)]
+        if result.get("reliability"):
+            lines += ["", "![Reliability of the confidence](plots/reliability.svg)"]
         lines += ["", "| key | value |", "|---|---|"]
         lines += [
             f"| {key} | {_value(value)} |"
@@ -150,14 +157,18 @@ def _machine() -> str:
     return f"{model}, {platform.system()}"
 
 
-def plot_engine(result: Mapping[str, Any], path: Path) -> None:
-    """Bars of every step for both engines, one panel a number of threads."""
+def _pyplot() -> ModuleType:
+    """`matplotlib.pyplot` for SVG files; imported late because only the bench extra has it."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "snowcoder"  # the same data give the same file
-    from matplotlib import pyplot as plt
+    return importlib.import_module("matplotlib.pyplot")
 
+
+def plot_engine(result: Mapping[str, Any], path: Path) -> None:
+    """Bars of every step for both engines, one panel a number of threads."""
+    plt = _pyplot()
     runs = result["runs"]
     figure, panels = plt.subplots(1, len(runs), figsize=(5 * len(runs), 3.2), squeeze=False)
     for panel, measured in zip(panels[0], runs, strict=True):
@@ -172,10 +183,29 @@ def plot_engine(result: Mapping[str, Any], path: Path) -> None:
         panel.set_xlabel("ms (logarithmic)")
         panel.set_title(f"{measured['threads']} thread(s)")
         panel.legend()
+    _save(figure, path)
+
+
+def plot_reliability(result: Mapping[str, Any], path: Path) -> None:
+    """Share of exact matches against the mean confidence of each bin, beside the diagonal."""
+    plt = _pyplot()
+    figure, panel = plt.subplots(figsize=(3.6, 3.6))
+    sure, right = zip(*result["reliability"], strict=True)
+    panel.plot([0, 1], [0, 1], linestyle="--", color="gray", linewidth=1)
+    panel.plot(sure, right, marker="o")
+    panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of exact matches")
+    known = [
+        f"{key} {result[key]:.3f}" for key in ("ece", "brier", "auc") if result.get(key) is not None
+    ]
+    panel.set_title(", ".join(known), fontsize="medium")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    _pyplot().close(figure)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -198,6 +228,8 @@ def main(given: Sequence[str] | None = None) -> int:
     kept = {path.stem: json.loads(path.read_text()) for path in _RESULTS.glob("*.json")}
     if "engine" in kept and "runs" in kept["engine"]["result"]:
         plot_engine(kept["engine"]["result"], _PLOTS / "engine.svg")
+    if "filters" in kept and kept["filters"]["result"].get("reliability"):
+        plot_reliability(kept["filters"]["result"], _PLOTS / "reliability.svg")
     _PAGE.write_text(render(kept), encoding="utf-8")
     return failed
 

@@ -160,7 +160,10 @@ def save_checkpoint(model: Model, directory: Path, dtype: torch.dtype = torch.bf
         f"model.{name}": p.detach().to("cpu", dtype).contiguous()
         for name, p in model.state_dict().items()
     }
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    # Renamed when complete: a run that is killed leaves the checkpoint before.
+    part = directory / "model.safetensors.part"
+    save_file(tensors, part, metadata={"format": "pt"})
+    part.replace(directory / "model.safetensors")
 
 
 def load_checkpoint(directory: Path) -> Model:

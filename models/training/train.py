@@ -10,7 +10,8 @@ Muon for the weight matrices, AdamW for embeddings and norms; linear warm-up, co
 linear decay to 2 %. `--start` takes a Hugging Face checkpoint or the shipped quantized
 weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
 optimiser state included; `--aligned` mixes in samples as the server prompts. Writes to RUN:
-`checkpoint/` (Hugging Face), `trunk.safetensors` with `trunk.json`, and `log.jsonl`.
+`checkpoint/` (Hugging Face; every two minutes as well), `trunk.safetensors` with `trunk.json`,
+and `log.jsonl`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from models.training.model import Model, ModelConfig, load_checkpoint, save_chec
 from models.training.muon import Muon
 from models.training.probe import probe
 
+_KEEP_EVERY_S = 120.0
+"""Between checkpoints while training: a machine that is taken away costs no more than this."""
 _SYNC_EVERY = 8
 """Steps between looks at the clock: ranks must agree on the schedule."""
 
@@ -46,6 +49,8 @@ class TrainConfig:
     """One run. Exactly one of `tokens` and `minutes` ends it.
 
     Attributes:
+        minutes: from the start of the command, loading and compilation included: who lends
+            the machine does not wait for them either.
         batch_tokens: tokens per optimiser step over all ranks.
         micro_batch: rows per forward pass and rank.
         warmup_steps: linear from 0.
@@ -120,7 +125,11 @@ class Ranks:
 class Trainer:
     """Model, optimisers and the position in the run."""
 
-    def __init__(self, model: Model, config: TrainConfig, ranks: Ranks) -> None:
+    def __init__(
+        self, model: Model, config: TrainConfig, ranks: Ranks, started: float | None = None
+    ) -> None:
+        """`started`: `time.perf_counter()` when the command began; now for None."""
+        self.started = time.perf_counter() if started is None else started
         self.model, self.config, self.ranks = model.to(ranks.device), config, ranks
         matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n}
         others = {n: p for n, p in model.named_parameters() if n not in matrices}
@@ -135,8 +144,13 @@ class Trainer:
             torch.compile(model) if config.compile else model
         )
 
-    def run(self, dataset: FimDataset, log: Callable[[dict[str, Any]], None]) -> None:
-        """Train to the end of the schedule."""
+    def run(
+        self,
+        dataset: FimDataset,
+        log: Callable[[dict[str, Any]], None],
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train to the end of the schedule; `keep` is called now and then on rank 0."""
         config, ranks = self.config, self.ranks
         source = batches(dataset, config.micro_batch, config.workers)
         per_pass = config.micro_batch * config.length * ranks.world
@@ -144,7 +158,7 @@ class Trainer:
         kind = ranks.device.split(":")[0]
         self._warm_up(kind)
         began: float | None = None
-        first_tokens, progress = self.tokens, 0.0
+        first_tokens, progress, kept = self.tokens, 0.0, time.perf_counter()
         while progress < 1:
             total = torch.zeros((), device=ranks.device)
             for _ in range(passes):
@@ -162,7 +176,7 @@ class Trainer:
             self.step += 1
             self.tokens += passes * per_pass
             if began is None:
-                # The clock starts behind compilation and the first batch.
+                # The schedule starts behind compilation and the first batch.
                 ranks.agree(float(total))
                 began, first_tokens = time.perf_counter(), self.tokens
                 log({"step": self.step, "tokens": self.tokens, "loss": round(float(total), 4)})
@@ -171,7 +185,11 @@ class Trainer:
             if self.step % _SYNC_EVERY == 0 or progress >= 1:
                 elapsed = ranks.agree(time.perf_counter() - began)
                 if config.minutes is not None:
-                    progress = elapsed / 60 / config.minutes
+                    left = ranks.agree(self.started + 60 * config.minutes - began)
+                    progress = elapsed / left if left > 0 else 1.0
+                if ranks.rank == 0 and time.perf_counter() - kept > _KEEP_EVERY_S:
+                    keep()
+                    kept = time.perf_counter()
                 if self.step % (5 * _SYNC_EVERY) == 0 or progress >= 1:
                     speed = (self.tokens - first_tokens) / max(elapsed, 1e-9)
                     log(
@@ -199,7 +217,9 @@ class Trainer:
             for name, parameter in self.named.items():
                 for key, value in optimiser.state.get(parameter, {}).items():
                     tensors[f"{key}.{name}"] = value.detach().cpu().clone()
-        save_file(tensors, out / "trunk.safetensors")
+        part = out / "trunk.safetensors.part"
+        save_file(tensors, part)
+        part.replace(out / "trunk.safetensors")
         meta = {"step": self.step, "tokens": self.tokens, "model": asdict(self.model.config)}
         (out / "trunk.json").write_text(json.dumps(meta) + "\n")
 
@@ -268,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> Trainer:
     """Command line; returns the trainer for tests."""
+    started = time.perf_counter()
     parser = _parser()
     options = parser.parse_args(arguments)
     if (options.tokens is None) == (options.minutes is None):
@@ -288,7 +309,7 @@ def main(arguments: list[str] | None = None) -> Trainer:
 
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
     shape = ModelConfig(**_shape(values))
-    trainer = Trainer(start_model(options.start, shape), config, ranks)
+    trainer = Trainer(start_model(options.start, shape), config, ranks, started)
     if options.resume:
         trainer.load_trunk(options.resume)
     log(
@@ -304,7 +325,7 @@ def main(arguments: list[str] | None = None) -> Trainer:
         config.length, seed=config.seed, rank=ranks.rank, world=ranks.world,
         aligned=options.aligned, aligned_share=options.aligned_share,
     )  # fmt: skip
-    trainer.run(dataset, log)
+    trainer.run(dataset, log, lambda: save_checkpoint(trainer.model, options.out / "checkpoint"))
     if ranks.rank == 0:
         save_checkpoint(trainer.model, options.out / "checkpoint")
         trainer.save_trunk(options.out)

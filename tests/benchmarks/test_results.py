@@ -10,6 +10,12 @@ TRACE = {
     "llama.cpp": {"p50_ms": 40.0, "p95_ms": 300.0, "jump_p50_ms": 250.0},
     "llama.cpp_drafts": {"p50_ms": 50.0, "p95_ms": 200.0, "jump_p50_ms": 240.0},
 }
+FILTERS = {
+    "auc": 0.91,
+    "ece": 0.02,
+    "brier": None,
+    "reliability": [[0.1, 0.05], [0.5, 0.6], [0.9, 0.95]],
+}
 ENGINE = {"decode_512_ratio": 1.25, "runs": [{"threads": 2, "steps_ms": STEPS, "trace": TRACE}]}
 
 
@@ -33,12 +39,22 @@ def test_a_skipped_benchmark_says_why():
     assert "Skipped: no data" in results.render(kept(he_single={"skipped": "no data"}))
 
 
-def test_the_plot_is_an_image_and_the_same_each_time(tmp_path):
+def test_reliability_is_shown_where_it_was_measured():
+    link = "(plots/reliability.svg)"
+    assert link in results.render(kept(filters=FILTERS))
+    assert link not in results.render(kept(filters=FILTERS | {"reliability": []}))
+
+
+@pytest.mark.parametrize(
+    ("plot", "result"),
+    [(results.plot_engine, ENGINE), (results.plot_reliability, FILTERS)],
+)
+def test_a_plot_is_an_image_and_the_same_each_time(plot, result, tmp_path):
     pytest.importorskip("matplotlib")
-    paths = [tmp_path / name / "engine.svg" for name in ("a", "b")]
+    paths = [tmp_path / name / "plot.svg" for name in ("a", "b")]
     for path in paths:
         path.parent.mkdir()
-        results.plot_engine(ENGINE, path)
+        plot(result, path)
     assert ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
     assert paths[0].read_bytes() == paths[1].read_bytes()
 

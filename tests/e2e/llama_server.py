@@ -1,7 +1,7 @@
 """llama.cpp's server of `llama-cpp-python`, compiled once into an environment under `.cache`.
 
 It stays out of the tests' own environment: it brings versions of its own of what our gateway
-needs, and compiling it takes minutes. Run by `make e2e`:
+needs, and compiling it takes minutes. Run by `make e2e-llama`:
 
     python -m tests.e2e.llama_server
 """

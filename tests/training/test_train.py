@@ -98,6 +98,31 @@ def test_start_takes_a_hugging_face_checkpoint(run_arguments, tmp_path: Path) ->
     assert train.rate(trainer.config, 0, 0.0) == pytest.approx(1 / 5)
 
 
+def test_minutes_count_from_the_start_of_the_command(run_arguments, tmp_path: Path) -> None:
+    """A machine is lent by the minute, whatever loading takes of them."""
+    trainer = train.main([*run_arguments, "--out", str(tmp_path), "--minutes", "0.001"])
+    assert trainer.step == 8  # the first look at the clock
+    assert (tmp_path / "checkpoint" / "model.safetensors").exists()
+
+
+def test_a_run_keeps_checkpoints_while_it_goes_on(
+    run_arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(train, "_KEEP_EVERY_S", 0.0)
+    save = train.save_checkpoint
+
+    def saved(model: Model, directory: Path) -> None:
+        save(model, directory)
+        kept.append(len(list(directory.glob("*.part"))))
+
+    monkeypatch.setattr(train, "save_checkpoint", saved)
+    trainer = train.main([*run_arguments, "--out", str(tmp_path), "--tokens", "8000"])
+    assert trainer.step > 8
+    assert len(kept) >= 2  # the last one is the end's
+    assert not any(kept)
+
+
 def test_rate_warms_up_holds_and_decays_to_two_per_cent() -> None:
     config = train.TrainConfig(tokens=1, warmup_steps=10, decay_from=0.5)
     assert train.rate(config, 0, 0.0) == pytest.approx(0.1)
