@@ -269,9 +269,10 @@ class Tokenizer:
         if not ids:
             return 0
         line = text[max(text.rfind("\n"), len(text) - _CACHED_LINE_LENGTH, 0) :]
+        line = _SURROGATE.sub("\ufffd", line)  # as `encode` does
         # Without a splitter everything might be joined; the last token is what one can say.
         words = self._splitter.pre_tokenize_str(line) if self._splitter and line else []
-        missing = len(line[words[-1][1][0] :].encode("utf-8", "replace")) if words else 1
+        missing = len(line[words[-1][1][0] :].encode()) if words else 1
         for count in range(1, min(_MOST_OPEN, len(ids)) + 1):
             missing -= len(self._bytes[ids[-count]])
             if missing <= 0:

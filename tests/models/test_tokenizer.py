@@ -119,6 +119,10 @@ def test_special_tokens_are_found_by_text_and_have_no_bytes(tokenizer):
 
 def test_lone_surrogates_do_not_break_encoding(tiny_tokenizer):
     assert tiny_tokenizer.decode(tiny_tokenizer.encode("a\ud83d b")) == "a\ufffd b"
+    text = "x = a\ud83d"
+    ids = tiny_tokenizer.encode(text)
+    opened = tiny_tokenizer.open_tokens(text, ids)
+    assert tiny_tokenizer.decode(ids[-opened:]) == "\ufffd"
 
 
 def test_decoding_drops_a_character_cut_at_the_end_only():
