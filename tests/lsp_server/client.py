@@ -68,6 +68,7 @@ class Client:
         self.asked: queue.Queue[dict[str, Any]] = queue.Queue()
         """Requests of the server; `respond` answers them."""
         self._answers: dict[Any, queue.Queue[dict[str, Any]]] = defaultdict(queue.Queue)
+        self._answers_lock = threading.Lock()
         self._version = 0
         self._last_id = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -117,10 +118,15 @@ class Client:
         Raises:
             RpcError: the server answered with an error.
         """
-        answer = self._answers[msg_id].get(timeout=TIMEOUT)
+        answer = self._answer(msg_id).get(timeout=TIMEOUT)
         if "error" in answer:
             raise RpcError(answer["error"])
         return answer["result"]
+
+    def _answer(self, msg_id: Any) -> queue.Queue[dict[str, Any]]:
+        """Where an answer arrives; both threads may be first to ask, and must get the same."""
+        with self._answers_lock:
+            return self._answers[msg_id]
 
     def request(self, method: str, params: Any) -> Any:
         """Send a request and wait for its answer."""
@@ -152,7 +158,7 @@ class Client:
             elif "method" in message:
                 (self.asked if "id" in message else self.notifications).put(message)
             else:
-                self._answers[message.get("id")].put(message)
+                self._answer(message.get("id")).put(message)
 
     # The life of an editor -------------------------------------------------------------
 
