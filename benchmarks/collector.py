@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks.servers import free_port
 from benchmarks.stats import percentile
 from telemetry.events import Opportunity
 
@@ -53,9 +54,7 @@ class Running:
 @contextmanager
 def collector(folder: Path, db: str | None = None) -> Iterator[Running]:
     """`snowcoder collector` on `folder`, killed at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     database = folder / "collector.db"
     command = [sys.executable, "-m", "lsp_server", "collector", "--port", str(port)]
     command += ["--db", db or str(database)]

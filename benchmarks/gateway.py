@@ -15,26 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-
 from benchmarks.gateway_clients import SUPERSEDED, WORDS, Asked, type_all, type_in_turn
 from benchmarks.harness import own_state, parser, report
 from benchmarks.killed_remote import kill_often
+from benchmarks.servers import comes_up, free_port
 from benchmarks.stats import percentile
 from benchmarks.trace import TraceError, load_trace, sessions
 from models.local import LocalBackend
 from models.registry import find
-
-_START_S = 60.0
 
 
 class GatewayFailedError(Exception):
@@ -44,29 +39,17 @@ class GatewayFailedError(Exception):
 @contextmanager
 def gateway(model: str | None, threads: int) -> Iterator[str]:
     """A gateway in a process of its own; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-I", "-m", "lsp_server", "gateway", "--port", str(port)]
     command += ["--threads", str(threads), *(["--model", model] if model else [])]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         address = f"http://127.0.0.1:{port}"
         try:
-            _wait(address, process)
+            if not comes_up(f"{address}/health", process):
+                raise GatewayFailedError("the gateway did not start")
             yield address
         finally:
             process.terminate()
-
-
-def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + _START_S
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            httpx.get(f"{address}/health")
-            return
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    raise GatewayFailedError("the gateway did not start")
 
 
 def overhead(asked: Sequence[Asked]) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmarks.servers import free_port
 
 USER = "postgres"
 
@@ -44,9 +45,7 @@ def running() -> Iterator[str]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120, cwd=folder)
 
     data, log = folder / "data", folder / "log"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder}"
     try:
         do(programs / "initdb", "-D", data, "-U", USER, "--auth=trust", "-E", "UTF8")

@@ -147,6 +147,13 @@ class Model(nn.Module):
         )
 
 
+def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, renamed when complete: a killed run leaves the one before."""
+    part = path.with_name(f"{path.name}.part")
+    save_file(tensors, part, metadata={"format": "pt"})
+    part.replace(path)
+
+
 def save_checkpoint(model: Model, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write `config.json` and `model.safetensors` as Hugging Face reads them."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -160,10 +167,7 @@ def save_checkpoint(model: Model, directory: Path, dtype: torch.dtype = torch.bf
         f"model.{name}": p.detach().to("cpu", dtype).contiguous()
         for name, p in model.state_dict().items()
     }
-    # Renamed when complete: a run that is killed leaves the checkpoint before.
-    part = directory / "model.safetensors.part"
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(directory / "model.safetensors")
+    save_whole(tensors, directory / "model.safetensors")
 
 
 def load_checkpoint(directory: Path) -> Model:

@@ -27,14 +27,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from models.training.cursors import read_cursors
 from models.training.data import FimDataset, batches
 from models.training.fim import FimConfig
-from models.training.model import Model, ModelConfig, load_checkpoint, save_checkpoint
+from models.training.model import (
+    Model,
+    ModelConfig,
+    load_checkpoint,
+    save_checkpoint,
+    save_whole,
+)
 from models.training.muon import Muon
 from models.training.probe import probe
 
@@ -217,9 +223,7 @@ class Trainer:
             for name, parameter in self.named.items():
                 for key, value in optimiser.state.get(parameter, {}).items():
                     tensors[f"{key}.{name}"] = value.detach().cpu().clone()
-        part = out / "trunk.safetensors.part"
-        save_file(tensors, part)
-        part.replace(out / "trunk.safetensors")
+        save_whole(tensors, out / "trunk.safetensors")
         meta = {"step": self.step, "tokens": self.tokens, "model": asdict(self.model.config)}
         (out / "trunk.json").write_text(json.dumps(meta) + "\n")
 

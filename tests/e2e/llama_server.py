@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import tomllib
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import psutil
+
+from benchmarks.servers import comes_up, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "llama-server"
@@ -32,7 +31,6 @@ CONTEXT = 2048
 CMAKE_ARGS = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
 """Not what this processor announces: some virtual machines announce AMX and crash with it. Without
 support for pictures: that is less to compile."""
-_START_S = 60.0
 
 
 class BuildError(Exception):
@@ -73,32 +71,20 @@ def install() -> Path:
 @contextmanager
 def running(model: Path, alias: str) -> Iterator[tuple[psutil.Popen, str]]:
     """A server of the GGUF file `model`, called `alias`, on a free port; and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(PYTHON), "-m", "llama_cpp.server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(model), "--model_alias", alias]
     command += ["--n_ctx", str(CONTEXT), "--n_threads", "2"]
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait(address, process)
+        if not comes_up(f"{address}/v1/models", process):
+            raise AssertionError("llama.cpp's server did not start")
         yield process, address
     finally:
         # Also ends one that was stopped.
         process.kill()
         process.wait()
-
-
-def _wait(address: str, process: psutil.Popen) -> None:
-    give_up = time.monotonic() + _START_S
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            httpx.get(f"{address}/v1/models")
-            return
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    raise AssertionError("llama.cpp's server did not start")
 
 
 if __name__ == "__main__":

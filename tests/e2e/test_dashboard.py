@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from benchmarks.fleet import DAY_US, EXPERIMENT, FIRST_DAY, write_fleet
+from benchmarks.servers import free_port
 from telemetry.events import Opportunity
 from telemetry.outbox import Collector, Outbox
 from tests.e2e.browser import browser, screenshot
@@ -51,9 +51,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def collector(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """`snowcoder collector` as users start it: its address and its tokens by role."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "lsp_server", "collector", "--port", str(port)]
     environment = os.environ | {"SNOWCODER_DATA": str(folder)}
     url = f"http://127.0.0.1:{port}"

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +25,7 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from benchmarks.servers import free_port
 from tests.e2e import recorder
 from tests.e2e.browser import browser
 from tests.e2e.code_server import ENTRY
@@ -364,12 +364,6 @@ def install_extension(folder: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1) as reply:
@@ -384,7 +378,7 @@ def code_server(home: Path, extensions: Path, path: str | None = None) -> Iterat
 
     `path` is where it looks for programs, by default `snowcoder` is there.
     """
-    port = _free_port()
+    port = free_port()
     node = shutil.which("node") or "node"
     command = [node, str(ENTRY), "--auth", "none", "--bind-addr", f"127.0.0.1:{port}"]
     command += ["--extensions-dir", str(extensions), "--user-data-dir", str(home / "data")]
