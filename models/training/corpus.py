@@ -1,7 +1,7 @@
 """Build the training corpus from a folder of git repositories.
 
     python -m models.training.corpus scan MIRROR       # bring sources.toml up to a mirror
-    python -m models.training.corpus build MIRROR OUT [--benchmarks DIR] [--shard-mb N]
+    python -m models.training.corpus build MIRROR OUT [--benchmarks DIR]
     python -m models.training.corpus unpack OUT FOLDER # one folder of files a repository
 
 `scan` lists every repository whose licence is permissive, with its commit; what the mirror
@@ -198,7 +198,6 @@ def main(arguments: list[str] | None = None) -> None:
         sub.add_argument("--sources", type=Path, default=SOURCES, help="manifest to use")
     build_parser.add_argument("out", type=Path, help="folder for shards and report.json")
     build_parser.add_argument("--benchmarks", type=Path, default=Path("../shared/benchmarks"))
-    build_parser.add_argument("--shard-mb", type=int, default=400, help="text per shard")
     build_parser.add_argument("--workers", type=int, default=2)
     unpack_parser = commands.add_parser("unpack", help="write a corpus out as files")
     unpack_parser.add_argument("corpus", type=Path, help="folder of shards")
@@ -219,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     dropped: Counter[str] = Counter()
     rows = documents(options.mirror, manifest, options.benchmarks, options.workers, dropped)
-    repositories = write_shards(rows, options.out, options.shard_mb * 1_000_000)
+    repositories = write_shards(rows, options.out)
     report = {
         "repositories": len(repositories),
         "files": sum(int(str(r["files"])) for r in repositories),

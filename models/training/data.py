@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,34 +35,42 @@ _OPEN_ROWS = 16
 
 def load_documents(
     paths: Iterable[Path], tokenizer: Tokenizer, part: int = 0, parts: int = 1
-) -> list[list[Document]]:
-    """Tokenised documents, one list a repository.
+) -> Iterator[list[list[Document]]]:
+    """Tokenised documents, shard by shard, each shard's as one list a repository.
 
-    Blocks of about 2 MB are dealt out in turn, so that `parts` readers get equal shares.
+    `parts` readers get about equal shares: whole shards in turn while there is one for each reader,
+    so that nobody decompresses the others'; what is left is dealt out in blocks of about 2 MB.
     """
     tokenizer.encode_special_tokens = True
     starts = np.zeros(tokenizer.get_vocab_size(), np.bool_)
     for token, index in tokenizer.get_vocab().items():
         starts[index] = token.startswith("Ċ")  # the byte-level alphabet's "\n"
-    repositories: dict[str, list[Document]] = {}
-    rows: list[dict[str, str]] = []
 
-    def flush() -> None:
-        encodings = tokenizer.encode_batch_fast([row["text"] for row in rows])
-        for row, encoding in zip(rows, encodings, strict=True):
-            document = Document(row["path"], row["text"], np.array(encoding.ids, np.uint16), starts)
-            repositories.setdefault(row["repo"], []).append(document)
-        rows.clear()
+    def load(lines: Iterable[bytes]) -> list[list[Document]]:
+        repositories: dict[str, list[Document]] = {}
+        parsed = map(json.loads, lines)
+        while rows := list(islice(parsed, _BATCH)):
+            encodings = tokenizer.encode_batch_fast([row["text"] for row in rows])
+            for row, encoding in zip(rows, encodings, strict=True):
+                ids = np.array(encoding.ids, np.uint16)
+                document = Document(row["path"], row["text"], ids, starts)
+                repositories.setdefault(row["repo"], []).append(document)
+        return list(repositories.values())
 
+    shards = list(paths)
+    whole = len(shards) // parts * parts
+    for shard in shards[part:whole:parts]:
+        yield load(read_lines([shard]))
+    yield load(_dealt(read_lines(shards[whole:]), part, parts))
+
+
+def _dealt(lines: Iterable[bytes], part: int, parts: int) -> Iterator[bytes]:
+    """Every `parts`-th block, from `part` on."""
     seen = 0
-    for line in read_lines(paths):
+    for line in lines:
         if seen // _BLOCK_BYTES % parts == part:
-            rows.append(json.loads(line))
-            if len(rows) == _BATCH:
-                flush()
+            yield line
         seen += len(line)
-    flush()
-    return list(repositories.values())
 
 
 def segments(repositories: list[list[Document]], rng: random.Random) -> list[list[Document]]:
@@ -142,7 +151,9 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         aligned_share: float = 0.0,
     ) -> None:
         self._aligned, self._aligned_share = tuple(aligned), aligned_share
-        self._paths, self._tokenizer, self._config = paths, tokenizer, config
+        # In a random order, the same for all: the first epoch sees the shards as they come.
+        self._paths = random.Random(seed).sample(paths, len(paths))
+        self._tokenizer, self._config = tokenizer, config
         self._length, self._seed, self._rank, self._world = length, seed, rank, world
 
     def __iter__(self) -> Iterator[NDArray[np.uint16]]:
@@ -150,16 +161,25 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         workers = info.num_workers if info else 1
         part = self._rank * workers + (info.id if info else 0)
         parts = self._world * workers
-        repositories = load_documents(self._paths, self._tokenizer, part, parts)
-        if not repositories:  # fewer blocks than workers: everyone reads everything
-            repositories = load_documents(self._paths, self._tokenizer)
         rng = random.Random(f"{self._seed}/{part}")
         aligned = self._aligned_rows(rng, part, parts)
+        for row in self._rows(self._groups(rng, part, parts), rng):
+            if aligned and rng.random() < self._aligned_share:
+                yield next(aligned)
+            yield row
+
+    def _groups(self, rng: random.Random, part: int, parts: int) -> Iterator[list[Document]]:
+        """Endless segments; the first epoch goes along while its shards are read."""
+        loaded: list[list[Document]] = []
+        for repositories in load_documents(self._paths, self._tokenizer, part, parts):
+            loaded += repositories
+            yield from segments(repositories, rng)
+        if not loaded:  # fewer blocks than workers: everyone reads everything
+            loaded = [r for shard in load_documents(self._paths, self._tokenizer) for r in shard]
+        if not loaded:
+            raise ValueError("the corpus has no documents")
         while True:
-            for row in self._epoch(segments(repositories, rng), rng):
-                if aligned and rng.random() < self._aligned_share:
-                    yield next(aligned)
-                yield row
+            yield from segments(loaded, rng)
 
     def _aligned_rows(
         self, rng: random.Random, part: int, parts: int
@@ -170,22 +190,16 @@ class FimDataset(IterableDataset[NDArray[np.uint16]]):
         ids = aligned_ids(samples, self._tokenizer, self._config, rng)
         return pack(ids, self._length + 1, Special().pad)
 
-    def _epoch(
-        self, groups: list[list[Document]], rng: random.Random
+    def _rows(
+        self, groups: Iterator[list[Document]], rng: random.Random
     ) -> Iterator[NDArray[np.uint16]]:
         sampler = Sampler(
             lambda text: self._tokenizer.encode(text).ids, self._config, rng, Special()
         )
-        waiting = iter(groups)
         streams: list[Iterator[NDArray[np.uint16]]] = []
         while True:
             while len(streams) < _OPEN_SEGMENTS:
-                group = next(waiting, None)
-                if group is None:
-                    break
-                streams.append(pack(sampler.samples(group), self._length + 1, Special().pad))
-            if not streams:
-                return
+                streams.append(pack(sampler.samples(next(groups)), self._length + 1, Special().pad))
             stream = rng.choice(streams)
             row = next(stream, None)
             if row is None:

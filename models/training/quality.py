@@ -222,9 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     order = scores.argsort(descending=True, stable=True).tolist()
     report["best"] = [properties(documents[i], float(scores[i])) for i in order[:_EDGE]]
     report["worst"] = [properties(documents[i], float(scores[i])) for i in order[-_EDGE:]]
-    kept = write_shards(
-        best(documents, scores, options.megabytes * 1_000_000), options.out, 400_000_000
-    )
+    kept = write_shards(best(documents, scores, options.megabytes * 1_000_000), options.out)
     report["kept"] = {
         "repositories": len(kept),
         "files": sum(int(str(r["files"])) for r in kept),

@@ -11,8 +11,13 @@ import zstandard
 
 Document = dict[str, str]
 
+SHARD_BYTES = 20_000_000
+"""Text a shard: small, so that each of many readers decompresses only its own."""
 
-def write_shards(rows: Iterable[Document], out: Path, shard_bytes: int) -> list[dict[str, object]]:
+
+def write_shards(
+    rows: Iterable[Document], out: Path, shard_bytes: int = SHARD_BYTES
+) -> list[dict[str, object]]:
     """Write shards of about `shard_bytes` of text; returns one summary per repository."""
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, dict[str, object]] = {}
