@@ -11,7 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 
-from completion import block
+from completion import block, pivot
 from completion.ahead import Ahead
 from completion.candidates import branches
 from completion.confidence import confident, logprob_sum
@@ -24,7 +24,6 @@ from completion.text import CursorError, Normalised, normalise
 from completion.trigger import Skip, skip_document, skip_position
 from completion.types import (
     CompletionRequest,
-    ConfidencePolicy,
     Hidden,
     HiddenReason,
     Outcome,
@@ -135,8 +134,20 @@ class CompletionEngine:
         decoded = self._decode(sized, document, received, record)
         if isinstance(decoded, Skip):
             return decoded
+        direct = decoded
         if sized is not request:
-            decoded = self._trim(request, document, decoded, record)
+            decoded = self._trim(request, document, direct, record)
+        if pivot.wanted(
+            request.policies.pivot,
+            sized.policies.decode,
+            document.prefix,
+            document.suffix,
+            direct.result.text,
+        ):
+            trimmed = sized is not request
+            decoded = self._pivot(sized, document, direct, decoded, received, record, trim=trimmed)
+            if request.cancel.is_set():
+                return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
         if decoded.result.stop is StopReason.UNLIKELY:
             self._remember(request, document, decoded, Shaped(decoded.result.text), shown=False)
             return _not_confident(logprob_sum(decoded.result.logprobs))
@@ -149,6 +160,53 @@ class CompletionEngine:
         return replace(
             judged, alternatives=self._alternatives(sized, document, decoded, judged, received)
         )
+
+    def _pivot(
+        self,
+        request: CompletionRequest,
+        document: Normalised,
+        direct: _Decoded,
+        best: _Decoded,
+        received: float,
+        record: Record,
+        *,
+        trim: bool,
+    ) -> _Decoded:
+        """The block behind a comment where it is better than `best`, which is `direct` trimmed."""
+        policy, tokenizer = request.policies.pivot, self._backend.tokenizer
+        began = time.perf_counter()
+        if not pivot.affords(policy, direct.result, received):
+            record.pivot = "late"
+            return best
+        deadline = pivot.deadline_of(policy, received)
+        found = pivot.write(
+            self._backend,
+            replace(self._wish(request, document, direct.prompt), deadline=deadline),
+            direct.prompt,
+            document.prefix,
+            direct.result.text,
+        )
+        if found is not None and trim:
+            # The whole of it is judged without the comment, which is never a line too many.
+            code = _Decoded(found.result, found.prompt)
+            found = replace(found, result=self._trim(request, document, code, Record()).result)
+        record.pivot_ms = _milliseconds_since(began)
+        record.pivot = "direct"
+        if found is None or not found.result.text.strip():
+            if deadline is not None and time.perf_counter() >= deadline:
+                record.pivot = "late"
+            return best
+        record.pivot_gain = pivot.code_mean(
+            found.result, found.prompt.heal, tokenizer
+        ) - pivot.code_mean(best.result, best.prompt.heal, tokenizer)
+        margin = pivot.margin_of(self._backend.model_id) if policy.margin is None else policy.margin
+        if not record.pivot_gain > margin:
+            return best
+        result, prompt = found.shown(policy.mode)
+        record.pivot, record.stop = "comment", result.stop.value
+        record.generated_tokens = len(result.token_ids)
+        record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
+        return _Decoded(result, prompt)
 
     def _trim(
         self, request: CompletionRequest, document: Normalised, decoded: _Decoded, record: Record
@@ -323,25 +381,10 @@ class CompletionEngine:
         """Decode; with `avoid`, a candidate that is meant to be less likely."""
         decode = request.policies.decode
         deadline = None if decode.deadline_ms is None else received + decode.deadline_ms / 1000
-        sure = request.policies.confidence if avoid is None else ConfidencePolicy(None)
-        ended = None
-        if decode.max_lines > 1 and decode.block_lines > 1:
-            ended = block.stop_rule(document.prefix, document.suffix)
-        result = self._backend.generate(
-            GenerateRequest(
-                prompt_ids=prompt.ids,
-                heal=prompt.heal,
-                max_tokens=decode.max_tokens + prompt.healed,
-                max_lines=decode.max_lines,
-                deadline=deadline,
-                cancel=request.cancel,
-                cache_key=cache_key(request.uri, prompt.slot),
-                drafts=decode.drafts,
-                min_logprob=sure.min_logprob,
-                avoid=avoid,
-                ended=ended,
-            )
-        )
+        wish = replace(self._wish(request, document, prompt), deadline=deadline)
+        if avoid is not None:
+            wish = replace(wish, avoid=avoid, min_logprob=None)
+        result = self._backend.generate(wish)
         record.source = Source.MODEL
         record.prefill_ms, record.decode_ms = result.prefill_ms, result.decode_ms
         record.prompt_tokens, record.reused_tokens = result.prompt_tokens, result.reused_tokens
@@ -353,6 +396,26 @@ class CompletionEngine:
         if result.stop is StopReason.CANCELLED:
             return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
         return _Decoded(result, prompt)
+
+    def _wish(
+        self, request: CompletionRequest, document: Normalised, prompt: Prompt
+    ) -> GenerateRequest:
+        """What the model is asked for, without a deadline."""
+        decode = request.policies.decode
+        ended = None
+        if decode.max_lines > 1 and decode.block_lines > 1:
+            ended = block.stop_rule(document.prefix, document.suffix)
+        return GenerateRequest(
+            prompt_ids=prompt.ids,
+            heal=prompt.heal,
+            max_tokens=decode.max_tokens + prompt.healed,
+            max_lines=decode.max_lines,
+            cancel=request.cancel,
+            cache_key=cache_key(request.uri, prompt.slot),
+            drafts=decode.drafts,
+            min_logprob=request.policies.confidence.min_logprob,
+            ended=ended,
+        )
 
 
 def _shape(

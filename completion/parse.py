@@ -66,21 +66,44 @@ def in_empty_block(prefix: str, suffix: str) -> bool:
 
     Comments and a docstring announce code and do not count.
     """
+    found = _beside_cursor(prefix, suffix)
+    if found is None:
+        return False
+    block, before, after = found
+    others = [*before, *after]
+    return not others or (len(others) == 1 and _is_docstring(others[0], block))
+
+
+def behind_docstring(prefix: str, suffix: str) -> bool:
+    """Whether the cursor stands on a blank line where only a docstring is above it in its block."""
+    found = _beside_cursor(prefix, suffix)
+    return found is not None and len(found[1]) == 1 and _is_docstring(found[1][0], found[0])
+
+
+def _beside_cursor(prefix: str, suffix: str) -> tuple[Node, list[Node], list[Node]] | None:
+    """The block that a statement at the cursor would be in, and its statements before and after.
+
+    None where the cursor's line is not blank, or where it is surely not near a block's beginning.
+    """
     left = prefix[prefix.rfind("\n") + 1 :]
     if left.strip() or suffix.partition("\n")[0].strip() or not left:
-        return False
+        return None
     above = prefix.rstrip().rpartition("\n")[2].strip()
     if not (above.endswith((":", '"""', "'''", '"', "'")) or above.startswith("#") or ":" in above):
-        return False
+        return None
     before, after = region(prefix, suffix)
     tree = parse(before + _PLACEHOLDER + after)
     start = len(before.encode("utf-8", "replace"))
     node = tree.root_node.named_descendant_for_byte_range(start, start + len(_PLACEHOLDER))
     block = node.parent if node is not None else None
     if node is None or node.type != "pass_statement" or block is None or block.type != "block":
-        return False
+        return None
     others = [child for child in block.named_children if child.type != "comment" and child != node]
-    return not others or (len(others) == 1 and _is_docstring(others[0], block))
+    return (
+        block,
+        [child for child in others if child.end_byte <= start],
+        [child for child in others if child.start_byte >= start],
+    )
 
 
 def _is_docstring(node: Node, block: Node) -> bool:

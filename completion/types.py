@@ -28,6 +28,17 @@ class Mode(StrEnum):
     """The model writes a span behind `<|middle|>` and ends it with `<|eom|>`."""
 
 
+class Pivot(StrEnum):
+    """What becomes of a comment that the model wrote to itself. See `completion.pivot`."""
+
+    OFF = "off"
+    """No candidate behind a comment."""
+    STRIP = "strip"
+    """The comment led to the code; only the code is shown."""
+    KEEP = "keep"
+    """The comment is shown with the code."""
+
+
 class HiddenReason(StrEnum):
     """Why nothing is shown. Every hidden outcome carries exactly one."""
 
@@ -136,6 +147,20 @@ class ContextPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class PivotPolicy:
+    """Whether a block is also written behind a comment, and the better one shown.
+
+    `deadline_ms`, from the request's arrival, is the second candidate's own: where it is not
+    complete by then, the direct one is shown. `margin` is how much likelier its code must be, in
+    natural log-probability a token; None means what was fitted for the model.
+    """
+
+    mode: Pivot = Pivot.OFF
+    deadline_ms: float | None = 800.0
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policies:
     """Everything a caller may vary; an experiment arm is one value of this class."""
 
@@ -145,6 +170,7 @@ class Policies:
     shape: ShapePolicy = field(default_factory=ShapePolicy)
     confidence: ConfidencePolicy = field(default_factory=ConfidencePolicy)
     context: ContextPolicy = field(default_factory=ContextPolicy)
+    pivot: PivotPolicy = field(default_factory=PivotPolicy)
     arms: str = ""
     """Experiment arms that these policies are (`experiment=arm;…`), so that caches keep arms
     apart even where they decide alike."""
@@ -225,6 +251,12 @@ class Record:
     context_cost_ms: float | None = None
     """What reading the retrieved code takes on this machine, once per window; None: not known."""
     chunks: list[UsedChunk] = field(default_factory=list)
+    pivot: str = ""
+    """Of two candidates for a block, the one taken: `direct` or `comment`; `late` where there was
+    no time for the second. Empty where only one was wanted."""
+    pivot_gain: float | None = None
+    """How much likelier a token of the code behind the comment was, natural logarithm."""
+    pivot_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ def _table(decisions: list[dict[str, Any]]) -> Table:
             "" if total is None else f"{total:.0f}",
             row["detail"],
         )
-        for line in _context(row.get("stages", {})):
+        stages = row.get("stages", {})
+        for line in [*_context(stages), *_pivot(stages)]:
             table.add_row("", "", "", "", "", "", line)
     return table
 
@@ -67,6 +68,18 @@ def _context(stages: dict[str, Any]) -> list[str]:
         took = "" if cost is None else f", {cost:.0f} ms to read once"
         lines.append(f"context {stages['context_tokens']} tokens in all{took}")
     return lines
+
+
+def _pivot(stages: dict[str, Any]) -> list[str]:
+    """Which of two candidates for a block was taken; nothing where there was one."""
+    if not (taken := stages.get("pivot")):
+        return []
+    if taken == "late":
+        return ["block: direct; no time for one behind a comment"]
+    chosen = "written behind a comment" if taken == "comment" else "direct"
+    gain = stages.get("pivot_gain")
+    by = "nothing came of the comment" if gain is None else f"{gain:+.2f} a token for the comment"
+    return [f"block: {chosen} ({by}; {stages['pivot_ms']:.0f} ms)"]
 
 
 def doctor(

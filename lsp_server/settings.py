@@ -15,7 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from completion.exclude import check_patterns
-from completion.types import ConfidencePolicy, ContextPolicy, DecodePolicy, Policies, TriggerPolicy
+from completion.types import (
+    ConfidencePolicy,
+    ContextPolicy,
+    DecodePolicy,
+    Pivot,
+    PivotPolicy,
+    Policies,
+    TriggerPolicy,
+)
 from models.templates import TEMPLATES
 
 SECTION = "snowcoder"
@@ -108,6 +116,12 @@ class Settings(BaseModel):
         "source files is kept in the user's cache folder. Off by default: the packaged model gains "
         "little from it (dev/LOG.md).",
     )
+    pivot: Pivot = Field(
+        default=Pivot.OFF,
+        strict=False,
+        description="Where a block is begun, also write it behind a comment and show the better "
+        "one, without the comment (strip) or with it (keep). Takes longer.",
+    )
     telemetry: Literal["on", "off"] = Field(
         default="on",
         description="Keep a local record of suggestions and what became of them; off writes "
@@ -147,6 +161,7 @@ class Settings(BaseModel):
             ),
             confidence=ConfidencePolicy(min_logprob=self.min_logprob),
             context=ContextPolicy(enabled=self.context == "on"),
+            pivot=PivotPolicy(mode=self.pivot),
         )
 
 

@@ -51,6 +51,8 @@ class GenerateRequest:
         cancel: set by another thread to stop; checked between tokens and during prefill.
         cache_key: requests with the same key share a KV cache (one key per document).
         avoid: a token id that may not come first, for a second candidate; None for any.
+        comments: False forbids lines that begin with `#`; what was forbidden still counts in
+            the log-probabilities of what came instead.
         ended: asked after every token behind the first line break, with the text so far; True
             ends decoding as a line break would.
         drafts: guess tokens and verify several in one run; the text is the same without.
@@ -67,6 +69,7 @@ class GenerateRequest:
     cancel: Cancellation = field(default_factory=Cancellation)
     cache_key: str = ""
     avoid: int | None = None
+    comments: bool = True
     ended: Callable[[str], bool] | None = None
     drafts: bool = True
     min_logprob: float | None = None

@@ -50,21 +50,24 @@ def interrupted(request: GenerateRequest) -> StopReason | None:
 
 
 def choose(
-    logits: Logits, allowed: NDArray[np.int64] | None = None, avoid: int | None = None
+    logits: Logits,
+    allowed: NDArray[np.int64] | None = None,
+    avoid: int | NDArray[np.int64] | None = None,
 ) -> tuple[int, float]:
-    """The likeliest token of `[vocab]` but `avoid`, and its log-probability.
+    """The likeliest token of `[vocab]` but `avoid` (one or several), and its log-probability.
 
     Both are among `allowed` if given. `avoid` counts in the normalisation. Where nothing else is
     allowed, it comes all the same with a log-probability of minus infinity.
     """
     scores = logits if allowed is None else logits[allowed]
     best = int(scores.argmax())
-    if avoid is not None and (best if allowed is None else allowed[best]) == avoid:
+    first = best if allowed is None else int(allowed[best])
+    if avoid is not None and np.any(avoid == np.int64(first)):
         others = scores.copy()
-        others[best] = -np.inf
+        others[avoid if allowed is None else np.isin(allowed, avoid)] = -np.inf
         best = int(others.argmax())
         if others[best] == -np.inf:
-            return avoid, -np.inf
+            return first, -np.inf
     logprob = -float(np.log(np.exp(scores - scores[best]).sum()))
     return best if allowed is None else int(allowed[best]), logprob
 
@@ -82,6 +85,11 @@ class Text:
     def lines_left(self) -> int | None:
         """The line break of this number ends the text; None if none does."""
         return self._max_lines - self._line_breaks if self._max_lines else None
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether the line holds nothing but blanks yet; the cursor's own counts as blank."""
+        return not self.data.rpartition(b"\n")[2].strip()
 
     def append(self, token: bytes) -> bool:
         """Add a token's bytes; False if they hold the line break that ends the text."""
@@ -131,7 +139,9 @@ def decode_greedily(
             return end(stop)
         allowed = tokenizer.allowed(text.unhealed) if text.unhealed else None
         # A padded embedding has rows that no token uses.
-        avoid = None if ids else request.avoid
+        avoid: int | NDArray[np.int64] | None = None if ids else request.avoid
+        if not request.comments:
+            avoid = tokenizer.comment_ids(text.at_line_start)
         token, logprob = choose(logits[row, : tokenizer.vocab_size], allowed, avoid)
         logprobs.append(logprob)
         if token in tokenizer.special_ids:

@@ -34,6 +34,8 @@ _MOST_OPEN = 16
 """A longer word under the cursor is a key or a rule of dashes, and nobody's to complete."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FALLBACK_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_COMMENT_LINE = re.compile(rb"\n\s*#")
+_COMMENT = re.compile(rb"^\s*#|\n\s*#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ class Tokenizer:
         self._sorted_ids = np.array([self._ids[data] for data in self._sorted_bytes], np.int64)
         self._longest = max(map(len, self._sorted_bytes))
         self._encode_cached = lru_cache(_CACHED_LINES)(self._encode_piece)
+        self._comments_cached = lru_cache(2)(self._comments)
         self._allowed_cached = lru_cache(_CACHED_PREFIXES)(self._allowed)
 
     @classmethod
@@ -299,6 +302,14 @@ class Tokenizer:
         ascending, never empty: single bytes are tokens.
         """
         return self._allowed_cached(remaining)
+
+    def comment_ids(self, at_line_start: bool) -> NDArray[np.int64]:
+        """Ids with which a line would begin with `#`, where it is blank so far or is not."""
+        return self._comments_cached(at_line_start)
+
+    def _comments(self, at_line_start: bool) -> NDArray[np.int64]:
+        begins = _COMMENT if at_line_start else _COMMENT_LINE
+        return np.array([i for i, data in enumerate(self._bytes) if begins.search(data)], np.int64)
 
     def _allowed(self, remaining: bytes) -> NDArray[np.int64]:
         start = bisect_left(self._sorted_bytes, remaining)

@@ -56,6 +56,26 @@ def test_why_shows_what_was_retrieved_and_its_cost(state: Path) -> None:
     assert stages["chunks"][0]["sources"] == {"bm25": 12.5, "definitions": 1.0}
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (Record(), "block:"),
+        (Record(pivot="late"), "no time for one behind a comment"),
+        (Record(pivot="direct", pivot_ms=70), "direct (nothing came of the comment; 70 ms)"),
+        (Record(pivot="direct", pivot_gain=-0.2, pivot_ms=70), "direct (-0.20 a token"),
+        (Record(pivot="comment", pivot_gain=0.31, pivot_ms=70), "behind a comment (+0.31 a token"),
+    ],
+)
+def test_why_tells_which_candidate_was_taken(
+    state: Path, monkeypatch: pytest.MonkeyPatch, record: Record, said: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    decisions = Decisions(state / "decisions.jsonl")
+    decisions.add(replace(decision("a.py"), stages=asdict(record)))
+    decisions.close()
+    assert (said in " ".join(run("why")[1].split())) is (record.pivot != "")
+
+
 def test_why_says_when_the_file_cannot_be_read(state: Path) -> None:
     (state / "decisions.jsonl").mkdir()
     assert run("why")[0] == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from completion.types import DecodePolicy, Policies
+from completion.types import DecodePolicy, Pivot, Policies
 from lsp_server.settings import OnBattery, Settings, read_settings, schema, section
 
 
@@ -17,13 +17,14 @@ def test_nothing_given_means_the_defaults(options: object) -> None:
 
 
 def test_settings_reach_the_policies() -> None:
-    given = {"deadlineMs": 100, "minLogprob": None, "languages": ["python", "lua"]}
+    given = {"deadlineMs": 100, "minLogprob": None, "languages": ["python", "lua"], "pivot": "keep"}
     settings, problems = read_settings(given)
     policies = settings.policies()
     assert not problems
     assert policies.decode.deadline_ms == 100
     assert policies.confidence.min_logprob is None
     assert policies.trigger.languages == {"python", "lua"}
+    assert policies.pivot.mode is Pivot.KEEP
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ def test_settings_reach_the_policies() -> None:
         ("deadlineMs", "soon"),
         ("deadlineMs", -1),
         ("minLogprob", 3),
+        ("pivot", "yes"),
         ("threads", 0),
         ("threads", True),
         ("languages", "python"),
