@@ -5,6 +5,8 @@ Usage: python -m benchmarks.quality --suite S [--limit N] [--seed K] [--json]
 S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or lines:DIR with
 DIR a folder of Python files or git repositories; lines:validation and lines:tuning are the
 folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
+
+--pivot off strip keep runs the suite once for each and compares them with the first, case by case.
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import data, prepare
 from benchmarks.cases import Case
 from benchmarks.lines import DEFAULT_CURSORS, line_cases
-from benchmarks.stats import cluster_interval, edit_similarity
+from benchmarks.stats import cluster_interval, edit_similarity, percentile
 from completion.engine import CompletionEngine
+from completion.types import Pivot, PivotPolicy, Record
 from models.backend import Backend
 from models.errors import ModelError
 from models.local import LocalBackend
@@ -46,12 +49,14 @@ class Scored:
         completion: the text at the cursor; empty where nothing came out.
         shown: whether there was a suggestion at all.
         passed: verdict of the suite's judge, None where there is none.
+        record: what happened; programs may be tested at the same time.
     """
 
     case: Case
     completion: str
     shown: bool
     passed: bool | None
+    record: Record
 
     @property
     def exact(self) -> bool:
@@ -81,7 +86,13 @@ def load_suite(suite: str, folder: Path | None, limit: int | None, seed: int) ->
 
 
 def run_cases(
-    backend: Backend, cases: Sequence[Case], suite: str, *, as_shown: bool, progress: bool = False
+    backend: Backend,
+    cases: Sequence[Case],
+    suite: str,
+    *,
+    as_shown: bool,
+    progress: bool = False,
+    pivot: Pivot = Pivot.OFF,
 ) -> list[Scored]:
     """Complete every case with the engine and judge the results.
 
@@ -91,20 +102,24 @@ def run_cases(
         suite: its name, used in the document names.
         as_shown: with a user's policies instead of the bare model.
         progress: write a counter to standard error.
+        pivot: whether blocks are also written behind a comment; without a deadline.
     """
     engine = CompletionEngine(backend)
-    waiting: list[tuple[Case, str | None, Future[bool] | None]] = []
+    waiting: list[tuple[Case, str | None, Future[bool] | None, Record]] = []
     with ThreadPoolExecutor(WORKERS) as pool:
         for number, case in enumerate(cases):
             # A document per case: no case may profit from the text of another.
             uri = f"bench:///{suite}/{number}.py"
-            completion = case.completion(engine.complete(case.request(uri, as_shown=as_shown)))
+            request = case.request(uri, as_shown=as_shown)
+            policies = replace(request.policies, pivot=PivotPolicy(pivot, deadline_ms=None))
+            outcome = engine.complete(replace(request, policies=policies))
+            completion = case.completion(outcome)
             engine.forget(uri)
             verdict = None
             # An empty completion may be right (a line that changes nothing); a hidden one is not.
             if case.judge is not None and not (as_shown and completion is None):
                 verdict = pool.submit(case.judge, completion or "")
-            waiting.append((case, completion, verdict))
+            waiting.append((case, completion, verdict, outcome.record))
             if progress and (number + 1) % 20 == 0:
                 print(f"\r{number + 1}/{len(cases)}", end="", file=sys.stderr, flush=True)
         if progress:
@@ -115,8 +130,9 @@ def run_cases(
                 completion=completion or "",
                 shown=completion is not None,
                 passed=verdict.result() if verdict is not None else _unjudged(case),
+                record=record,
             )
-            for case, completion, verdict in waiting
+            for case, completion, verdict, record in waiting
         ]
 
 
@@ -156,6 +172,41 @@ def report(
     return result
 
 
+def pivot_report(scored: Sequence[Scored]) -> dict[str, Any]:
+    """How often there was a candidate behind a comment and how often it was taken; latency."""
+    times = [one.record.total_ms for one in scored]
+    added = [one.record.pivot_ms for one in scored if one.record.pivot]
+    return {
+        "pivot_tried": sum(one.record.pivot != "" for one in scored),
+        "pivot_taken": sum(one.record.pivot == "comment" for one in scored),
+        "ms_p50": round(percentile(times, 0.5) or 0.0, 1),
+        "ms_p90": round(percentile(times, 0.9) or 0.0, 1),
+        "pivot_ms_p50": round(percentile(added, 0.5) or 0.0, 1),
+    }
+
+
+def compare(base: Sequence[Scored], other: Sequence[Scored], *, seed: int) -> dict[str, Any]:
+    """The difference `other` - `base` on the same cases, with a paired, clustered interval.
+
+    `pass_at_1` where the suite has it, `exact_match` elsewhere. `only_base` and `only_other` are
+    the numbers of cases that one of the two alone has right.
+    """
+    pairs = [(float(_right(a)), float(_right(b))) for a, b in zip(base, other, strict=True)]
+    gains = [b - a for a, b in pairs]
+    low, high = cluster_interval(gains, [one.case.cluster for one in base], seed=seed)
+    return {
+        "difference": _mean(gains),
+        "difference_low": round(low, 4),
+        "difference_high": round(high, 4),
+        "only_base": sum(gain < 0 for gain in gains),
+        "only_other": sum(gain > 0 for gain in gains),
+    }
+
+
+def _right(one: Scored) -> bool:
+    return one.exact if one.passed is None else one.passed
+
+
 def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 4)
 
@@ -177,13 +228,23 @@ def write_cases(path: Path, scored: Sequence[Scored]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def _cases_file(arguments: argparse.Namespace, mode: Pivot) -> Path:
+    path: Path = arguments.cases
+    several = len(arguments.pivot or ()) > 1
+    return path.with_name(f"{path.stem}-{mode.value}{path.suffix}") if several else path
+
+
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a report, or why there is none, for people or as one JSON object."""
     if as_json:
         print(json.dumps(result))
         return
     for key, value in result.items():
-        print(f"{key:20} {value}")
+        if isinstance(value, dict):
+            print()
+            print_result(value, as_json=False)
+        else:
+            print(f"{key:20} {value}")
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -197,6 +258,13 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the sample, cursors and bootstrap")
     parser.add_argument("--data", type=Path, help=f"default: ${data.ENVIRONMENT_VARIABLE}")
     parser.add_argument("--as-shown", action="store_true", help="with a user's default policies")
+    parser.add_argument(
+        "--pivot",
+        nargs="+",
+        type=Pivot,
+        choices=list(Pivot),
+        help="also write blocks behind a comment; several are compared with the first",
+    )
     parser.add_argument("--model", help="a packaged model's name or a folder with weights")
     parser.add_argument("--threads", type=_positive, default=2, help="of the model (default 2)")
     parser.add_argument("--cases", type=Path, metavar="FILE", help="write every case as JSON lines")
@@ -240,23 +308,35 @@ def main(given: Sequence[str] | None = None, backend: Backend | None = None) -> 
     except ModelError as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         return 1
-    scored = run_cases(
-        model,
-        cases,
-        arguments.suite,
-        as_shown=arguments.as_shown,
-        progress=sys.stderr.isatty(),
-    )
-    if arguments.cases is not None:
-        write_cases(arguments.cases, scored)
-    result = report(
-        scored,
-        suite=arguments.suite,
-        model=model.model_id,
-        seconds=time.perf_counter() - start,
-        as_shown=arguments.as_shown,
-        seed=arguments.seed,
-    )
+    result: dict[str, Any] = {}
+    base: list[Scored] = []
+    for mode in dict.fromkeys(arguments.pivot or [Pivot.OFF]):
+        scored = run_cases(
+            model,
+            cases,
+            arguments.suite,
+            as_shown=arguments.as_shown,
+            progress=sys.stderr.isatty(),
+            pivot=mode,
+        )
+        if arguments.cases is not None:
+            write_cases(_cases_file(arguments, mode), scored)
+        of_mode = report(
+            scored,
+            suite=arguments.suite,
+            model=model.model_id,
+            seconds=time.perf_counter() - start,
+            as_shown=arguments.as_shown,
+            seed=arguments.seed,
+        )
+        if arguments.pivot is not None:
+            of_mode |= {"pivot": mode.value, **pivot_report(scored)}
+        if not base:
+            result, base = of_mode, scored
+        else:
+            of_mode |= compare(base, scored, seed=arguments.seed)
+            result[mode.value] = of_mode
+        start = time.perf_counter()
     print_result(result, arguments.json)
     return 0
 

@@ -32,7 +32,7 @@ def data(tmp_path):
     """A miniature of the benchmark folder."""
     human_eval = {
         "entry_point": "double",
-        "prompt": "def double(x):\n",
+        "prompt": 'def double(x):\n    """Twice."""\n',
         "canonical_solution": "    y = 2 * x\n",
         "suffix": "    return y\n",
         "test": "\ndef check(candidate):\n    assert candidate(2) == 4\n",
@@ -90,6 +90,55 @@ def test_several_lines_use_sep(data, capsys):
     assert {request.max_lines for request in backend.requests} == {0}
 
 
+def test_pivots_are_compared_case_by_case(data, tmp_path, capsys):
+    class Answers(ScriptedBackend):
+        """Right directly in the first case, behind a comment in all."""
+
+        def generate(self, request):
+            behind = not request.comments
+            words = request.max_lines == 1
+            right = behind or request.cache_key.endswith("/0.py")
+            code = "y = 2 * x" if right else "y = x"
+            text = "twice" if words else code if behind else f"    {code}"
+            self.answers.append(text)
+            self.logprobs = (-0.1 if behind else -0.9,) * 40
+            return super().generate(request)
+
+    out = tmp_path / "cases.jsonl"
+    arguments = ["--suite", "he-multi", "--data", str(data), "--cases", str(out)]
+    result = run(capsys, Answers(), *arguments, "--pivot", "off", "strip", "keep")
+    assert list(result)[: len(KEYS)] == KEYS
+    assert (result["pivot"], result["pivot_tried"], result["pivot_taken"]) == ("off", 0, 0)
+    assert result["pass_at_1"] == pytest.approx(1 / 3, abs=1e-4)
+    for mode in ("strip", "keep"):
+        of_mode = result[mode]
+        assert (of_mode["pivot_tried"], of_mode["pivot_taken"]) == (3, 3)
+        assert of_mode["pass_at_1"] == 1.0
+        assert of_mode["difference"] == pytest.approx(2 / 3, abs=1e-4)
+        assert of_mode["difference_low"] <= of_mode["difference"] <= of_mode["difference_high"]
+        assert (of_mode["only_base"], of_mode["only_other"]) == (0, 2)
+        assert of_mode["ms_p90"] >= of_mode["ms_p50"] >= of_mode["pivot_ms_p50"] > 0
+    kept = [json.loads(line) for line in (tmp_path / "cases-keep.jsonl").read_text().splitlines()]
+    assert {row["completion"] for row in kept} == {"    # twice\n    y = 2 * x"}
+
+
+def test_a_comparison_can_be_read(data, capsys):
+    backend = ScriptedBackend(*["    y = 2 * x"] * 2, "", "")
+    arguments = ["--suite", "he-multi", "--data", str(data), "--limit", "1"]
+    assert quality.main([*arguments, "--pivot", "off", "strip"], backend) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("pivot ")] == ["off", "strip"]
+
+
+def test_one_pivot_mode_alone(data, capsys):
+    backend = ScriptedBackend("    y = 2 * x")
+    arguments = ["--suite", "he-multi", "--data", str(data), "--limit", "1"]
+    result = run(capsys, backend, *arguments, "--pivot", "off")
+    assert result["pivot"] == "off"
+    assert result["pass_at_1"] == 1.0
+    assert "difference" not in result
+
+
 def test_safim_control_keeps_line_endings_and_finds_bodies(data, capsys):
     backend = ScriptedBackend("n >= 2:", "n >= 2:")
     result = run(capsys, backend, "--suite", "safim-control", "--data", str(data))
@@ -145,7 +194,12 @@ def test_missing_data_is_skipped(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--suite", "nonsense"], ["--suite", "he-single", "--limit", "0"]]
+    "arguments",
+    [
+        ["--suite", "nonsense"],
+        ["--suite", "he-single", "--limit", "0"],
+        ["--suite", "he-multi", "--pivot", "sideways"],
+    ],
 )
 def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
