@@ -146,6 +146,15 @@ class Model(nn.Module):
             logits.view(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORE
         )
 
+    def row_losses(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """`[batch]`, mean cross-entropy of each row of `targets`; `IGNORE` is left out."""
+        logits = F.linear(self.hidden(ids), self.embed_tokens.weight)
+        losses = F.cross_entropy(
+            logits.transpose(1, 2).float(), targets, ignore_index=IGNORE, reduction="none"
+        )
+        counted: Tensor = losses.sum(1) / (targets != IGNORE).sum(1)
+        return counted
+
 
 def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file, renamed when complete: a killed run leaves the one before."""

@@ -9,7 +9,8 @@
 Muon for the weight matrices, AdamW for embeddings and norms; linear warm-up, constant,
 linear decay to 2 %. `--start` takes a Hugging Face checkpoint or the shipped quantized
 weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
-optimiser state included; `--aligned` mixes in samples as the server prompts. Writes to RUN:
+optimiser state included; `--aligned` mixes in samples as the server prompts,
+`--pivot-share` adds the contrastive term of comment pivots. Writes to RUN:
 `checkpoint/` (Hugging Face; every two minutes as well), `trunk.safetensors` with `trunk.json`,
 and `log.jsonl`.
 """
@@ -20,7 +21,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ from models.training.model import (
     save_whole,
 )
 from models.training.muon import Muon
+from models.training.pivots import (
+    MOST_SHARE,
+    ROW_IDS,
+    PairDataset,
+    contrast,
+    due,
+    pair_batches,
+)
 from models.training.probe import probe
 
 _KEEP_EVERY_S = 120.0
@@ -61,6 +70,8 @@ class TrainConfig:
         micro_batch: rows per forward pass and rank.
         warmup_steps: linear from 0.
         decay_from: share of the run after which the rate falls linearly to 2 %.
+        pivot_share: of the forward passes, those that also have the contrastive term of
+            `models.training.pivots`.
         lr_matrix, lr_other: peak rates of Muon and AdamW.
     """
 
@@ -74,6 +85,7 @@ class TrainConfig:
     lr_matrix: float = 0.02
     lr_other: float = 0.003
     weight_decay: float = 0.05
+    pivot_share: float = 0.0
     workers: int = 4
     seed: int = 0
     compile: bool = True
@@ -155,8 +167,12 @@ class Trainer:
         dataset: FimDataset,
         log: Callable[[dict[str, Any]], None],
         keep: Callable[[], None] = lambda: None,
+        pairs: Iterator[tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        """Train to the end of the schedule; `keep` is called now and then on rank 0."""
+        """Train to the end of the schedule; `keep` is called now and then on rank 0.
+
+        `pairs` are batches of `models.training.pivots`, for the config's `pivot_share`.
+        """
         config, ranks = self.config, self.ranks
         source = batches(dataset, config.micro_batch, config.workers)
         per_pass = config.micro_batch * config.length * ranks.world
@@ -164,15 +180,18 @@ class Trainer:
         kind = ranks.device.split(":")[0]
         self._warm_up(kind)
         began: float | None = None
+        hinge: Tensor | None = None
         first_tokens, progress, kept = self.tokens, 0.0, time.perf_counter()
         while progress < 1:
             total = torch.zeros((), device=ranks.device)
-            for _ in range(passes):
+            for number in range(self.step * passes, (self.step + 1) * passes):
                 ids, targets = (t.to(ranks.device, non_blocking=True) for t in next(source))
                 with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
                     loss = self._forward(ids, targets)
                 (loss / passes).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() / passes
+                if pairs is not None and due(number, config.pivot_share):
+                    hinge = self._contrast(next(pairs), kind, passes)
             ranks.average(self.model)
             factor = rate(config, self.step, progress)
             for optimiser, peak in ((self.muon, config.lr_matrix), (self.adam, config.lr_other)):
@@ -204,8 +223,17 @@ class Trainer:
                             "loss": round(float(total), 4),
                             "rate": round(factor, 4), "progress": round(progress, 4),
                             "tokens_per_s": round(speed),
+                            **({} if hinge is None else {"hinge": round(float(hinge), 4)}),
                         }
                     )  # fmt: skip
+
+    def _contrast(self, batch: tuple[Tensor, Tensor], kind: str, passes: int) -> Tensor:
+        """Add the gradient of a batch of pairs; returns the hinge."""
+        ids, targets = (t.to(self.ranks.device, non_blocking=True) for t in batch)
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            loss, hinge = contrast(self.model.row_losses(ids, targets))
+        (loss / passes).backward()  # type: ignore[no-untyped-call]
+        return hinge.detach()
 
     def _warm_up(self, kind: str) -> None:
         """Compile on random ids while the workers still read the corpus."""
@@ -297,6 +325,8 @@ def main(arguments: list[str] | None = None) -> Trainer:
     options = parser.parse_args(arguments)
     if (options.tokens is None) == (options.minutes is None):
         parser.error("give exactly one of --tokens and --minutes")
+    if not 0 <= options.pivot_share <= MOST_SHARE:
+        parser.error(f"--pivot-share is not between 0 and {MOST_SHARE}")
     values = vars(options)
     config = TrainConfig(**{k: values[k] for k in TrainConfig.__dataclass_fields__})
     torch.manual_seed(config.seed)
@@ -329,7 +359,16 @@ def main(arguments: list[str] | None = None) -> Trainer:
         config.length, seed=config.seed, rank=ranks.rank, world=ranks.world,
         aligned=options.aligned, aligned_share=options.aligned_share,
     )  # fmt: skip
-    trainer.run(dataset, log, lambda: save_checkpoint(trainer.model, options.out / "checkpoint"))
+    pairs = None
+    if config.pivot_share:
+        found = PairDataset(
+            options.data, tokenizer, min(config.length, ROW_IDS),
+            seed=config.seed, rank=ranks.rank, world=ranks.world,
+        )  # fmt: skip
+        pairs = pair_batches(found, max(1, config.micro_batch // 2), min(1, config.workers))
+    trainer.run(
+        dataset, log, lambda: save_checkpoint(trainer.model, options.out / "checkpoint"), pairs
+    )
     if ranks.rank == 0:
         save_checkpoint(trainer.model, options.out / "checkpoint")
         trainer.save_trunk(options.out)
