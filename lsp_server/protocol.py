@@ -7,7 +7,7 @@ gets an answer: JSON-RPC 2.0 section 5.1, LSP 3.18 "Base Protocol" and "Lifecycl
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from cattrs import Converter, transform_error
@@ -29,6 +29,10 @@ INVALID_PARAMS = -32602
 SERVER_NOT_INITIALIZED = -32002
 
 
+def _nothing() -> None:
+    """For servers that do not want to know."""
+
+
 class Protocol(LanguageServerProtocol):
     """Answers what is malformed, follows documents itself, and knows its exit status."""
 
@@ -38,6 +42,8 @@ class Protocol(LanguageServerProtocol):
         self.notebooks = Notebooks(self.documents)
         self.exit_status = 1
         """What the process ends with: 1 unless `shutdown` came before `exit`."""
+        self.on_edit: Callable[[], None] = _nothing
+        """Called as soon as the client has edited something, before the edit is applied."""
         self._initialized = False
 
     # Reading ---------------------------------------------------------------------------
@@ -162,11 +168,12 @@ class Protocol(LanguageServerProtocol):
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
-        """Apply changes in order.
+        """Tell `on_edit`, then apply changes in order.
 
         Raises:
             DocumentError: the document is not open.
         """
+        self.on_edit()
         self.documents.change(params.text_document.uri, params.content_changes)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
@@ -187,11 +194,12 @@ class Protocol(LanguageServerProtocol):
     def lsp_notebook_document__did_change(
         self, params: types.DidChangeNotebookDocumentParams
     ) -> None:
-        """Apply a change of cells.
+        """Tell `on_edit`, then apply a change of cells.
 
         Raises:
             DocumentError: a changed cell is not open.
         """
+        self.on_edit()
         self.notebooks.change(params)
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)

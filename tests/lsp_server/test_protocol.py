@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsprotocol import types
 
+from completion.types import CompletionRequest
+from lsp_server.language_server import Loader
 from lsp_server.server import SnowCoderServer, create_server
-from tests.lsp_server.stub_server import load
+from lsp_server.session import Loaded
+from tests.lsp_server.stub_server import StubEngine, load
 
 URI = "file:///a.py"
 METHODS = [
@@ -68,7 +72,7 @@ PARAMS = nearly(
 class Wire:
     """A server without a process: messages in, answers out."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Loader = load) -> None:
         self.server: SnowCoderServer = create_server(load=load)
         self.answers: list[dict[str, Any]] = []
         self.server.protocol.set_writer(self, include_headers=False)
@@ -128,3 +132,47 @@ def test_valid_parts_of_a_request_survive(wire: Wire, params: dict[str, Any]) ->
 def test_notifications_are_never_answered(wire: Wire, method: str, params: object) -> None:
     message = {"jsonrpc": "2.0", "method": method, "params": params}
     assert asyncio.run(wire.send(message)) == []
+
+
+class Lingering(StubEngine):
+    """Works ahead until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: SimpleQueue[CompletionRequest] = SimpleQueue()
+
+    def prepare(self, request: CompletionRequest) -> None:
+        self.begun.put(request)
+        request.cancel.wait()
+
+
+EDIT = {"textDocument": {"uri": URI, "version": 1}, "contentChanges": [{"text": "ab\n"}]}
+CELLS = {"notebookDocument": {"uri": "file:///a.ipynb", "version": 1}, "change": {}}
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        (types.TEXT_DOCUMENT_DID_CHANGE, EDIT),
+        (
+            types.TEXT_DOCUMENT_DID_CHANGE,
+            EDIT | {"textDocument": {"uri": "file:///b.py", "version": 1}},
+        ),
+        (types.NOTEBOOK_DOCUMENT_DID_CHANGE, CELLS),
+    ],
+)
+def test_an_edit_ends_work_ahead_without_a_request(method: str, params: Any) -> None:
+    engine = Lingering()
+    wire = Wire(lambda model, threads: Loaded(engine, int))
+
+    async def work_ahead() -> bool:
+        session = wire.server.session
+        session.prepare(CompletionRequest("a\n", 1))
+        ahead = await asyncio.to_thread(engine.begun.get)
+        assert not ahead.cancel.is_set()
+        wire.server.protocol.handle_message({"jsonrpc": "2.0", "method": method, "params": params})
+        ended = ahead.cancel.is_set()
+        session.close()
+        return ended
+
+    assert asyncio.run(work_ahead())
