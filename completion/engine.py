@@ -293,7 +293,9 @@ class CompletionEngine:
             if not visible_enough(rest.insert):
                 return Skip(HiddenReason.EMPTY, _DETAILS[HiddenReason.EMPTY])
             # What was decoded ahead has not been through the filters yet.
-            rejected = reject(document.prefix, rest.insert, document.suffix, rest.replace_right)
+            rejected = reject(
+                document.prefix, rest.insert, document.suffix, rest.replace_right, request.language
+            )
             if rejected is not None:
                 return Skip(rejected, _DETAILS[rejected])
             self._offers.put(request.uri, request.policies, replace(rest.offer, shown=True))
@@ -428,7 +430,13 @@ def _shape(
         shaped = shape(result.text, document.prefix, document.suffix, max_lines=lines)
         if isinstance(shaped, Shaped):
             shaped = (
-                reject(document.prefix, shaped.insert, document.suffix, shaped.replace_right)
+                reject(
+                    document.prefix,
+                    shaped.insert,
+                    document.suffix,
+                    shaped.replace_right,
+                    request.language,
+                )
                 or shaped
             )
     else:

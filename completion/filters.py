@@ -51,7 +51,9 @@ def _bits(value: str) -> float:
     return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
 
 
-def reject(prefix: str, insert: str, suffix: str, replace_right: int = 0) -> HiddenReason | None:
+def reject(
+    prefix: str, insert: str, suffix: str, replace_right: int = 0, language: str = "python"
+) -> HiddenReason | None:
     """Why a suggestion must not be shown, or None.
 
     Args:
@@ -59,9 +61,10 @@ def reject(prefix: str, insert: str, suffix: str, replace_right: int = 0) -> Hid
         insert: the suggestion.
         suffix: document after the cursor.
         replace_right: characters of `suffix` that it replaces.
+        language: the document's LSP language id.
     """
     if looks_secret(prefix[prefix.rfind("\n") + 1 :] + insert):
         return HiddenReason.SECRET
-    if breaks(prefix, insert, suffix, replace_right):
+    if breaks(prefix, insert, suffix, replace_right, strict=language == "python"):
         return HiddenReason.PARSE_ERROR
     return None

@@ -12,6 +12,7 @@ import tree_sitter_python
 from tree_sitter import Language, Node, Parser, Tree
 
 from completion.region import region
+from completion.statement import breaks_statement
 
 _PLACEHOLDER = "pass"
 
@@ -28,7 +29,11 @@ def parse(text: str) -> Tree:
 
 def count_errors(text: str) -> int:
     """How many ERROR and MISSING nodes the tree of `text` has; nested ones count once."""
-    found, waiting = 0, [parse(text).root_node]
+    return _errors_in(parse(text))
+
+
+def _errors_in(tree: Tree) -> int:
+    found, waiting = 0, [tree.root_node]
     while waiting:
         node = waiting.pop()
         if node.is_error or node.is_missing:
@@ -38,7 +43,9 @@ def count_errors(text: str) -> int:
     return found
 
 
-def breaks(prefix: str, insert: str, suffix: str, replace_right: int = 0) -> bool:
+def breaks(
+    prefix: str, insert: str, suffix: str, replace_right: int = 0, *, strict: bool = True
+) -> bool:
     r"""Whether `insert` leaves more syntax errors than there are without it.
 
     A line that opens a block (`if x:`) may still lack its body.
@@ -48,10 +55,18 @@ def breaks(prefix: str, insert: str, suffix: str, replace_right: int = 0) -> boo
         insert: the suggestion.
         suffix: document after the cursor.
         replace_right: characters of `suffix` that the suggestion replaces.
+        strict: whether the completed statement must please Python's own parser as well.
     """
     before, after = region(prefix, suffix)
     rest = after[replace_right:]
-    errors = count_errors(before + insert + rest)
+    tree = parse(before + insert + rest)
+    if (
+        strict
+        and not _in_string(tree, before)
+        and breaks_statement(prefix, insert, suffix[replace_right:])
+    ):
+        return True
+    errors = _errors_in(tree)
     if errors == 0 or errors <= count_errors(before + after):
         return False
     last = (before + insert).rpartition("\n")[2]
@@ -59,6 +74,17 @@ def breaks(prefix: str, insert: str, suffix: str, replace_right: int = 0) -> boo
         body = " " * (len(last) - len(last.lstrip()) + 4) + _PLACEHOLDER
         return count_errors(f"{before}{insert}\n{body}{rest}") > count_errors(before + after)
     return True
+
+
+def _in_string(tree: Tree, before: str) -> bool:
+    """Whether the end of `before` is inside a string, where any text is right."""
+    place = len(before.encode("utf-8", "replace"))
+    node = tree.root_node.descendant_for_byte_range(max(place - 1, 0), place)
+    while node is not None:
+        if node.type == "string":
+            return True
+        node = node.parent
+    return False
 
 
 def in_empty_block(prefix: str, suffix: str) -> bool:

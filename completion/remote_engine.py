@@ -199,7 +199,9 @@ class RemoteEngine:
         )
         if not isinstance(shaped, Shaped):
             return Skip(shaped, "the remote engine has nothing to add here")
-        rejected = reject(document.prefix, shaped.insert, document.suffix, shaped.replace_right)
+        rejected = reject(
+            document.prefix, shaped.insert, document.suffix, shaped.replace_right, request.language
+        )
         if rejected is not None:
             return Skip(rejected, "the remote engine's suggestion does not fit here")
         offer = Offer(

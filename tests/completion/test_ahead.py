@@ -37,20 +37,20 @@ def request(text: str, policies: Policies | None = None) -> CompletionRequest:
 
 
 def test_the_next_line_is_ready_when_it_is_begun() -> None:
-    backend = ScriptedBackend("run(1):", "\n        return one", logprobs=(-0.1,) * 9)
+    backend = ScriptedBackend("run(x):", "\n        return one", logprobs=(-0.1,) * 9)
     engine = CompletionEngine(backend)
     asked = request("def █\n")
     first = engine.complete(asked)
     assert isinstance(first, Suggestion)
     engine.prepare(asked)
     imagined = backend.requests[1]
-    assert backend.tokenizer.decode(imagined.prompt_ids).endswith("def run(1")
+    assert backend.tokenizer.decode(imagined.prompt_ids).endswith("def run(x")
     assert imagined.heal == b"):"
-    done = engine.complete(request("def run(1):█\n"))
+    done = engine.complete(request("def run(x):█\n"))
     assert isinstance(done, Hidden)
     assert done.reason is HiddenReason.EXHAUSTED
     for typed, rest in (("        ", "return one"), ("        ret", "urn one")):
-        outcome = engine.complete(request(f"def run(1):\n{typed}█\n"))
+        outcome = engine.complete(request(f"def run(x):\n{typed}█\n"))
         assert isinstance(outcome, Suggestion)
         assert outcome.insert == rest
         assert outcome.record.source is Source.TYPED_THROUGH
@@ -59,7 +59,7 @@ def test_the_next_line_is_ready_when_it_is_begun() -> None:
 
 
 def test_the_next_line_is_decoded_once() -> None:
-    backend = ScriptedBackend("run(1):", "\n    return one")
+    backend = ScriptedBackend("run(x):", "\n    return one")
     engine = CompletionEngine(backend)
     asked = request("def █\n")
     engine.complete(asked)
@@ -69,7 +69,7 @@ def test_the_next_line_is_decoded_once() -> None:
 
 
 def test_behind_a_suggestion_of_several_lines_nothing_is_decoded() -> None:
-    backend = ScriptedBackend("run(1):\n    return one")
+    backend = ScriptedBackend("run(x):\n    return one")
     engine = CompletionEngine(backend)
     asked = request("def █\n", Policies(decode=DecodePolicy(max_lines=3)))
     assert isinstance(engine.complete(asked), Suggestion)
@@ -78,21 +78,21 @@ def test_behind_a_suggestion_of_several_lines_nothing_is_decoded() -> None:
 
 
 def test_an_uncertain_next_line_is_not_shown() -> None:
-    backend = ScriptedBackend("run(1):", "\n    return one")
+    backend = ScriptedBackend("run(x):", "\n    return one")
     engine = CompletionEngine(backend)
     asked = request("def █\n")
     engine.complete(asked)
     backend.logprobs = (-0.1,) * 3 + (-5.0,) * 3
     engine.prepare(asked)
-    outcome = engine.complete(request("def run(1):\n    █\n"))
+    outcome = engine.complete(request("def run(x):\n    █\n"))
     assert isinstance(outcome, Hidden)
     assert outcome.reason is HiddenReason.LOW_CONFIDENCE
     assert len(backend.requests) == 2
 
 
-@pytest.mark.parametrize("typed", ["def run(1):\n█\n", "def other█\n", "█\n"])
+@pytest.mark.parametrize("typed", ["def run(x):\n█\n", "other█\n", "█\n"])
 def test_a_next_line_that_does_not_fit_is_dropped(typed: str) -> None:
-    backend = ScriptedBackend("run(1):", "\n    return one", "two()", "three()")
+    backend = ScriptedBackend("run(x):", "\n    return one", "two()", "three()")
     engine = CompletionEngine(backend)
     asked = request("def █\n")
     engine.complete(asked)
@@ -105,12 +105,12 @@ def test_a_next_line_that_does_not_fit_is_dropped(typed: str) -> None:
 
 @pytest.mark.parametrize("continuation", ["", " + 1", "\n\n\nx = 1", "\n"])
 def test_what_is_no_next_line_is_dropped(continuation: str) -> None:
-    backend = ScriptedBackend("run(1)", continuation, "other()")
+    backend = ScriptedBackend("run(x)", continuation, "other()")
     engine = CompletionEngine(backend)
     asked = request("x = █\n")
     engine.complete(asked)
     engine.prepare(asked)
-    outcome = engine.complete(request("x = run(1)\n█\n"))
+    outcome = engine.complete(request("x = run(x)\n█\n"))
     assert isinstance(outcome, Suggestion)
     assert outcome.insert == "other()"
 
@@ -226,13 +226,13 @@ def test_a_failing_model_is_survived(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_closed_document_is_forgotten() -> None:
-    backend = ScriptedBackend("run(1):", "\n    return one", "x()", "y()")
+    backend = ScriptedBackend("run(x):", "\n    return one", "x()", "y()")
     engine = CompletionEngine(backend)
     asked = request("def █\n")
     engine.complete(asked)
     engine.prepare(asked)
     engine.forget(asked.uri)
     engine.complete(asked)
-    outcome = engine.complete(request("def run(1):\n    █\n"))
+    outcome = engine.complete(request("def run(x):\n    █\n"))
     assert isinstance(outcome, Suggestion)
     assert outcome.insert == "y()"

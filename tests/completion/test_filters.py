@@ -91,6 +91,33 @@ def test_nothing_is_never_worse_and_nothing_raises(prefix: str, insert: str, suf
     looks_secret(insert)
 
 
+LINES = (
+    "x = f(1)",
+    "return (a, 'b#')",
+    "call(\n    one,\n    [two],\n)",
+    "if a:\n    b = 1\nelse:\n    b = 2",
+    "@wrap(\n    1\n)\ndef g(): ...",
+    's = """a (\nb\n"""',
+    "y = 1 + \\\n    2  # (",
+    "with a as b:\n    pass",
+)
+
+
+@given(
+    lines=st.lists(st.sampled_from(LINES), min_size=1, max_size=6),
+    indent=st.sampled_from(["", "    ", "\t"]),
+    data=st.data(),
+)
+def test_the_text_that_was_there_is_never_refused(
+    lines: list[str], indent: str, data: st.DataObject
+) -> None:
+    code = "\n".join(f"{indent}{line}" for text in lines for line in text.split("\n")) + "\n"
+    text = f"def f():\n{code}" if indent else code
+    offset = data.draw(st.integers(0, len(text) - 1))
+    end = text.index("\n", offset)
+    assert not breaks(text[:offset], text[offset:end], text[end:])
+
+
 def test_a_long_document_is_cut_where_statements_begin() -> None:
     function = "def f():\n    x = [\n1,\n]\n    return x\n\n\n"
     before, after = region(function * 1000 + "y = ", "\n" + function * 1000)
