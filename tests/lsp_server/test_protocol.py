@@ -176,3 +176,34 @@ def test_an_edit_ends_work_ahead_without_a_request(method: str, params: Any) -> 
         return ended
 
     assert asyncio.run(work_ahead())
+
+
+WRONG: list[Any] = [None, [], 5, {}]
+
+
+@pytest.mark.parametrize("params", WRONG)
+@pytest.mark.parametrize(
+    "method",
+    [types.TEXT_DOCUMENT_INLINE_COMPLETION, types.WORKSPACE_EXECUTE_COMMAND],
+)
+def test_requests_with_malformed_params_are_refused(wire: Wire, method: str, params: Any) -> None:
+    (answer,) = asyncio.run(wire.send(request(method, params)))
+    assert answer["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize("params", WRONG)
+def test_notifications_with_malformed_params_change_nothing(wire: Wire, params: Any) -> None:
+    features = wire.server.protocol.fm
+    names = set(features.builtin_features) | set(features.features)
+    for method in sorted(names - {types.EXIT, types.SHUTDOWN, types.INITIALIZE}):
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        assert asyncio.run(wire.send(message)) == [], method
+    place = {
+        "textDocument": {"uri": URI},
+        "position": {"line": 0, "character": 1},
+        "context": {"triggerKind": 1},
+    }
+    sent = asyncio.run(wire.send(request(types.TEXT_DOCUMENT_INLINE_COMPLETION, place)))
+    # The server's own messages, such as its status, may come along.
+    (answer,) = [one for one in sent if one.get("id") == 7]
+    assert "error" not in answer
