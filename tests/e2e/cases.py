@@ -279,7 +279,7 @@ def a_closed_bracket_is_not_doubled(editor: Driver) -> None:
     ghost = editor.ghost()
     editor.press("accept")
     editor.wait_for(lambda: _accepted(editor))
-    assert editor.line.startswith("count = len(" + ghost.rstrip(")"))
+    editor.wait_for(lambda: editor.line.startswith("count = len(" + ghost.rstrip(")")))
     assert editor.line.count("(") == editor.line.count(")")
 
 

@@ -81,6 +81,15 @@ return [copy.textContent.replace(/\\u00a0/g, " ").replace(/[\\u200b-\\u200d]/g, 
 """
 """A list of the cursor's line on screen without ghost text; empty if it is out of sight."""
 
+_COLOURED = """
+const cursor = document.querySelector(".monaco-editor .cursors-layer .cursor");
+const line = [...document.querySelectorAll(".monaco-editor .view-lines .view-line")]
+  .find((element) => cursor && element.style.top === cursor.style.top);
+return !!line && [...line.querySelectorAll("span[class^=mtk]")]
+  .some((element) => !/(^| )(mtk1|ghost-text-decoration.*)( |$)/.test(element.className));
+"""
+"""Whether anything in the cursor's line has a colour of its own."""
+
 _COMMANDS = {
     "pause": "SnowCoder: Pause Suggestions",
     "resume": "SnowCoder: Resume Suggestions",
@@ -115,6 +124,7 @@ class VSCodeDriver:
         self.file = Path()
         self._url = url
         self._settings: dict[str, object] = {}
+        self._closes_brackets = False
 
     # What a user does ------------------------------------------------------------------
 
@@ -155,6 +165,17 @@ class VSCodeDriver:
         self.wait_for(lambda: self.line.strip() == "")
 
     def type(self, text: str) -> None:
+        name, bracket, rest = text.partition("(")
+        if self._closes_brackets and bracket:
+            # VS Code closes a bracket only once it has tokenized the line above, which a new line
+            # makes stale and these keys overtake. Lines are tokenized, and coloured, in order.
+            self._send(name)
+            self.wait_for(lambda: self.page.execute_script(_COLOURED))
+            self._send(bracket + rest)
+        else:
+            self._send(text)
+
+    def _send(self, text: str) -> None:
         ActionChains(self.page, duration=0).send_keys(text).perform()
 
     def press(self, action: str) -> None:
@@ -165,6 +186,7 @@ class VSCodeDriver:
             self.wait_for(lambda: self.has(_MENU))
         elif action == "close_brackets":
             self._change({"editor.autoClosingBrackets": "always"})
+            self._closes_brackets = True
         elif action == "kill_server":
             self._kill_server()
         else:
