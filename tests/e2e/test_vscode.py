@@ -10,11 +10,14 @@ does, and what can be wrong on a user's machine:
 | no server on this machine | a message; one click installs it |
 | no Python that is new enough | a message that says which is needed |
 | two windows on one folder | suggestions in both |
+| a folder that is not trusted | suggestions; what the folder says to start is not started |
+| nothing can be written at home | suggestions |
 | a project with packages named as ours | suggestions |
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,11 +28,21 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.e2e import vscode
-from tests.e2e.cases import CASES, PARTIAL, SHOWN, TYPED
+from tests.e2e.cases import BLOCK, CASES, PARTIAL, SHOWN, TYPED
 from tests.e2e.vscode import VSCodeDriver
 
 ROOT = Path(__file__).resolve().parents[2]
 TOASTS = ".notifications-toasts"
+METHOD = """\
+class Stack:
+    def __init__(self):
+        self.items = []
+
+    def pop(self):
+        return self.items.pop()
+
+    def __len__(self):
+"""
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +88,37 @@ def test_tab_at_once_was_seen_as_well(editor: VSCodeDriver, source: Path) -> Non
     shown = editor.sent(SHOWN)[-1]["item"]["command"]
     assert commands == [{"command": "snowcoder.accept", "arguments": shown["arguments"]}]
     assert editor.sent(PARTIAL) == []
+
+
+def test_a_block_is_drawn_below_the_line(editor: VSCodeDriver, source: Path) -> None:
+    editor.open(source)
+    editor.begin("from enum import")
+    editor.type(BLOCK)
+    editor.wait_for(lambda: editor.line.isspace())
+    ghost = editor.ghost()
+    assert ghost.count("\n") >= 1
+    editor.picture("vscode-block")
+    text = editor.text
+    editor.press("dismiss")
+    editor.no_ghost()
+    assert editor.text == text
+
+
+def test_undo_inside_a_method(editor: VSCodeDriver, source: Path) -> None:
+    source.write_text(METHOD + "\n")
+    editor.open(source)
+    editor.keys(Keys.CONTROL, Keys.HOME)
+    for _ in METHOD.splitlines():
+        editor.keys(Keys.ARROW_DOWN)
+    editor.type("        return ")
+    editor.wait_for(lambda: editor.line == "        return ")
+    ghost = editor.ghost()
+    editor.press("accept")
+    editor.wait_for(lambda: editor.before == f"{METHOD}        return {ghost}")
+    editor.press("undo")
+    editor.wait_for(lambda: editor.before == f"{METHOD}        return ")
+    editor.wait_for(lambda: editor.sent("workspace/executeCommand"))
+    assert len(editor.sent("workspace/executeCommand")) == 1
 
 
 def test_tab_chooses_from_an_open_list(editor: VSCodeDriver, source: Path) -> None:
@@ -180,6 +224,48 @@ def test_two_windows_on_one_folder(editor: VSCodeDriver, source: Path) -> None:
         ghost = editor.ghost()
         editor.press("accept")
         editor.wait_for(lambda ghost=ghost: editor.line == TYPED + ghost)
+
+
+def test_a_folder_that_is_not_trusted_starts_nothing(
+    tmp_path: Path, extensions: Path, source: Path
+) -> None:
+    started = tmp_path / "started"
+    crash = f"open({str(started)!r}, 'a').write('x'); raise SystemExit(3)"
+    (source.parent / ".vscode").mkdir()
+    wanted = {"snowcoder.command": [sys.executable, "-c", crash]}
+    (source.parent / ".vscode/settings.json").write_text(json.dumps(wanted))
+    settings: dict[str, object] = {
+        "security.workspace.trust.enabled": True,
+        "security.workspace.trust.startupPrompt": "never",
+        "security.workspace.trust.banner": "never",
+    }
+    with vscode.window(tmp_path, extensions, settings) as editor:
+        editor.open(source)
+        assert "Restricted Mode" in editor.text_of('[id="status.workspaceTrust"]')
+        editor.begin("from enum import")
+        editor.type(TYPED)
+        editor.wait_for(lambda: editor.line == TYPED)
+        assert editor.ghost()
+        assert not started.exists()
+        editor.picture("vscode-untrusted")
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path, extensions: Path, source: Path) -> None:
+    # Not even root makes a folder below a file, whatever the permissions.
+    home = tmp_path / "home"
+    home.write_text("")
+    places = ["HOME", "SNOWCODER_STATE_DIR", "SNOWCODER_DATA", "SNOWCODER_CACHE_DIR"]
+    unwritable = [f"{name}={home / name}" for name in places]
+    settings = {"snowcoder.command": ["env", *unwritable, *vscode.server_command(tmp_path)]}
+    with vscode.window(tmp_path, extensions, settings) as editor:
+        editor.open(source)
+        editor.begin("from enum import")
+        editor.type(TYPED)
+        editor.wait_for(lambda: editor.line == TYPED)
+        ghost = editor.ghost()
+        editor.press("accept")
+        editor.wait_for(lambda: editor.line == TYPED + ghost)
+        assert "check" in editor.status()
 
 
 def test_packages_of_the_project_are_not_imported(
