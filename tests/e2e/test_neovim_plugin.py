@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from tests.e2e import recorder
 from tests.e2e.cases import CASES, TYPED
-from tests.e2e.install import find, find_old
+from tests.e2e.install import Neovim, find, find_old
 from tests.e2e.neovim import PATIENCE, running
 from tests.e2e.waiting import wait_for
 
@@ -152,14 +153,18 @@ class NeovimDriver:
             raise
 
 
+def _find(version: str) -> Neovim:
+    neovim = find() if version == "0.12" else find_old()
+    assert neovim is not None, "run `python -m tests.e2e.install` first"
+    return neovim
+
+
 @pytest.fixture(params=["0.12", "0.11"])
 def editor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NeovimDriver]:
-    neovim = find() if request.param == "0.12" else find_old()
-    assert neovim is not None, "run `python -m tests.e2e.install` first"
     log = tmp_path / "messages.jsonl"
     settings = SETTINGS | {"model": os.environ.get("SNOWCODER_E2E_MODEL")}
     command = [sys.executable, recorder.__file__, str(log), *SERVER]
-    with running(neovim, tmp_path, "--clean") as nvim:
+    with running(_find(request.param), tmp_path, "--clean") as nvim:
         nvim.exec_lua("vim.opt.rtp:prepend(...)", str(PLUGIN))
         nvim.exec_lua("require('snowcoder').setup(...)", {"cmd": command, "settings": settings})
         yield NeovimDriver(nvim, log)
@@ -217,6 +222,40 @@ def test_health_and_status_tell_of_the_server(editor: NeovimDriver, source: Path
     report = "\n".join(editor.nvim.current.buffer[:])
     assert f"for {source.parent}" in report
     assert "ERROR" not in report
+
+
+@pytest.mark.parametrize("version", ["0.12", "0.11"])
+def test_the_spec_for_lazy_works(version: str, tmp_path: Path, source: Path) -> None:
+    page = (ROOT / "docs/neovim.md").read_text(encoding="utf-8")
+    spec = page.split("**lazy.nvim.**")[1].split("```lua\n")[1].split("```")[0]
+    # What lazy.nvim makes of it: a folder, `build` once, `config` at the first file of the type.
+    folder = tmp_path / "lazy/snowcoder"
+    shutil.copytree(PLUGIN, folder / "nvim")
+    with running(_find(version), tmp_path, "--clean") as nvim:
+        nvim.exec_lua(
+            """
+            local text, folder = ...
+            local spec = assert(loadstring('return {' .. text .. '}'))()[1]
+            local plugin = { dir = folder }
+            spec.build(plugin)
+            vim.api.nvim_create_autocmd('FileType', {
+              pattern = spec.ft, once = true, callback = function() spec.config(plugin) end,
+            })
+            """,
+            spec,
+            str(folder),
+        )
+        editor = NeovimDriver(nvim, tmp_path / "messages.jsonl")
+        editor.open(source)
+        editor.configure(SETTINGS)
+        editor.begin("from enum import")
+        editor.type(TYPED)
+        ghost = editor.ghost()
+        editor.press("accept")
+        editor.wait_for(lambda: editor.line == TYPED + ghost)
+        assert nvim.eval("v:errmsg") == ""
+        nvim.input("<Esc>:help snowcoder<CR>")
+        editor.wait_for(lambda: nvim.eval("&buftype") == "help")
 
 
 def test_an_older_editor_is_refused(editor: NeovimDriver) -> None:
