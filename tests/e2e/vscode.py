@@ -165,15 +165,13 @@ class VSCodeDriver:
         self.wait_for(lambda: self.line.strip() == "")
 
     def type(self, text: str) -> None:
-        name, bracket, rest = text.partition("(")
-        if self._closes_brackets and bracket:
-            # VS Code closes a bracket only once it has tokenized the line above, which a new line
-            # makes stale and these keys overtake. Lines are tokenized, and coloured, in order.
-            self._send(name)
-            self.wait_for(lambda: self.page.execute_script(_COLOURED))
-            self._send(bracket + rest)
-        else:
-            self._send(text)
+        # VS Code closes a bracket and indents a line only where it has tokenized the line above.
+        # A new line makes that stale, and these keys would overtake it. Lines are tokenized, and
+        # coloured, in order.
+        for part in re.split("(?=[\n(])" if self._closes_brackets else "(?=\n)", text):
+            if part.startswith(("\n", "(")):
+                self.wait_for(lambda: self.page.execute_script(_COLOURED))
+            self._send(part)
 
     def _send(self, text: str) -> None:
         ActionChains(self.page, duration=0).send_keys(text).perform()
