@@ -5,8 +5,9 @@ theirs in the manifest, see `models.template`:
 
 - joint: `<|eot|> <|suffix|> S <|prefix|> P`, the last word of P dropped and handed over for
   healing: the model continues P, and the word under the cursor is tokenised as in training.
-- sep: `<|eot|> <|suffix|> S <|prefix|> P <|middle|>`, nothing healed: the model writes the span
-  between P and S and ends it with `<|eom|>`.
+- sep: `<|eot|> <|suffix|> S <|prefix|> P <|middle|>`: the model writes the span between P and S and
+  ends it with `<|eom|>`. Only a blank line is healed, with its line break: in training a span of
+  whole lines begins before the break, which is one token with the indent.
 - retrieved code, where there is any, stands behind `<|eot|>`, each piece as `<|file|> path text`.
 
 The KV cache of a prompt is worth its longest common prefix with the previous one, so a document
@@ -323,14 +324,16 @@ class PromptBuilder:
     ) -> Prompt:
         """`prefix` is the end of what the prefix `text` encodes to."""
         context, slot = window.context, window.slot
-        ids = layout.lay_out(window.suffix.ids, prefix, line, context)
         written = prefix[len(prefix) - line :] if layout.splits_line else prefix
-        if not layout.heal or not written:
-            return Prompt(ids, b"", slot, context)
-        tokens = self._tokenizer
-        opened = tokens.open_tokens(text, written)
-        heal = b"".join(map(tokens.token_bytes, ids[-opened:]))
-        return Prompt(ids[:-opened], heal, slot, context, opened)
+        tokens, opened = self._tokenizer, 0
+        if layout.heal and written:
+            opened = tokens.open_tokens(text, written)
+        elif layout.heal_blank_line:
+            opened = tokens.blank_line_tokens(written)
+        kept = prefix[: len(prefix) - opened]
+        ids = layout.lay_out(window.suffix.ids, kept, max(0, line - opened), context)
+        heal = b"".join(map(tokens.token_bytes, prefix[len(kept) :]))
+        return Prompt(ids, heal, slot, context, opened)
 
     def _take_suffix(self, suffix: str, budget: int) -> _Suffix:
         """The first `budget` tokens of `suffix`."""

@@ -28,6 +28,7 @@ OWN_TEMPLATE: dict[str, Any] = {
     "sep": {
         "layout": [*_PROMPT, "<|middle|>"],
         "heal_last_token": False,
+        "heal_blank_line": True,
         "stop": ["<|eom|>", "<|eot|>"],
     },
 }
@@ -48,10 +49,15 @@ _SLOTS = {slot.value: slot for slot in Slot}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Special token ids and slots, in order; `heal`: the last token of text is healed."""
+    """Special token ids and slots, in order.
+
+    `heal`: the last token of text is healed. `heal_blank_line`: a line of nothing but blanks is,
+    with the line break before it; for models whose tokens hold both and that saw them in one.
+    """
 
     parts: tuple[int | Slot, ...]
     heal: bool
+    heal_blank_line: bool = False
 
     @property
     def has_suffix(self) -> bool:
@@ -126,4 +132,8 @@ def _layout(description: Mapping[str, Any], ids: Mapping[str, int]) -> Layout:
             raise TokenizerError(f"the prompt template needs the token {part}, which is unknown")
     if Slot.PREFIX not in parts and Slot.LINE not in parts:
         raise TokenizerError("the prompt template has no place for the text before the cursor")
-    return Layout(tuple(parts), bool(description["heal_last_token"]))
+    return Layout(
+        tuple(parts),
+        bool(description["heal_last_token"]),
+        bool(description.get("heal_blank_line", False)),
+    )

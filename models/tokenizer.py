@@ -294,6 +294,16 @@ class Tokenizer:
         """Text of `ids`. Special tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
         return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", "replace")
 
+    def blank_line_tokens(self, ids: Sequence[int]) -> int:
+        """How many of the last `ids` are a line of blanks and its line break; 0 where none is."""
+        for count, index in enumerate(reversed(ids), start=1):
+            data = self._bytes[index]
+            if data.strip(b" \t\n"):
+                return 0
+            if b"\n" in data:
+                return count
+        return 0
+
     def allowed(self, remaining: bytes) -> NDArray[np.int64]:
         """Ids that may come next while `remaining` must still be reproduced (token healing).
 

@@ -134,7 +134,17 @@ def test_indentation_is_healed_too() -> None:
     assert prompt.heal == b"\n    "
 
 
-def test_sep_layout_heals_nothing() -> None:
+@pytest.mark.parametrize("blank", ["\n", "\n    ", "\n \t "])
+def test_sep_layout_heals_a_blank_line_with_its_break(blank: str) -> None:
+    """A span of whole lines begins before the line break, see `models.training.fim`."""
+    before, after = TOKENIZER.encode("x = 1"), TOKENIZER.encode("\ny")
+    prompt = build(new(), "x = 1" + blank, "\ny", mode=Mode.SEP)
+    assert prompt.heal == blank.encode()
+    expected = [SPECIAL.eot, SPECIAL.suffix, *after, SPECIAL.prefix, *before, SPECIAL.middle]
+    assert list(prompt.ids) == expected
+
+
+def test_sep_layout_heals_no_word() -> None:
     before, after = TOKENIZER.encode("x = "), TOKENIZER.encode("\ny")
     prompt = build(new(), "x = ", "\ny", mode=Mode.SEP)
     expected = [SPECIAL.eot, SPECIAL.suffix, *after, SPECIAL.prefix, *before, SPECIAL.middle]
