@@ -92,11 +92,12 @@ class Recorder(Measure):
     ) -> None:
         """`read` gives open documents; `model` names the weights in the record.
 
-        `warn` takes a sentence for the user, once, if the record cannot be kept as it was.
+        `warn` takes a sentence for the user, once, if the record cannot be kept as it was, and
+        once if it has to wait.
         """
         self._store = store
         self._warn = warn
-        self._warned = False
+        self._told: set[str] = set()
         self._experiments: tuple[Experiment, ...] = ()
         self._assignments: Assignments | None = None
         self._model = model
@@ -201,10 +202,14 @@ class Recorder(Measure):
 
     def _tick(self) -> None:
         self._lifecycle.tick()
-        if not self._warned and self._store.problem is not None:
-            self._warn(f"SnowCoder's local record: {self._store.problem}")
-            self._warned = True
+        self._tell("problem", self._store.problem)
+        self._tell("waiting", self._store.waiting)
         self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _tell(self, kind: str, sentence: str | None) -> None:
+        if sentence is not None and kind not in self._told:
+            self._told.add(kind)
+            self._warn(f"SnowCoder's local record: {sentence}")
 
 
 def describe(

@@ -59,6 +59,12 @@ class LockedError(StoreError):
     reason = "locked"
 
 
+class DiskError(StoreError):
+    """The disk is full, or does not write for another reason."""
+
+    reason = "disk"
+
+
 Job = Callable[["Writer"], None]
 """Work for the store's thread, in order with the events."""
 
@@ -70,6 +76,7 @@ def open_database(path: Path, *, timeout_s: float = 5.0) -> Database:
         CorruptError: damaged, or no database.
         NewerError: written by a newer version.
         LockedError: locked for longer than `timeout_s`.
+        DiskError: the disk is full or does not write.
         StoreError: cannot be opened for another reason, such as permissions.
     """
     from sqlite_utils import Database
@@ -236,9 +243,8 @@ class Store:
     def _run(self) -> None:
         database = None
         try:
-            database, aside = self._open()
-            self.problem, self.waiting = aside, None
-            self.user_id = read_user(database)
+            database, self.problem, self.user_id = self._open()
+            self.waiting = None
             writer = Writer(database, self.user_id, self.session_id)
             self._ready.set()
             self._serve(writer)
@@ -253,17 +259,33 @@ class Store:
             if database is not None:
                 database.conn.close()
 
-    def _open(self) -> tuple[Database, str | None]:
-        """Open the database, waiting as long as another program keeps it locked."""
+    def _open(self) -> tuple[Database, str | None, str]:
+        """Open the database, waiting as long as it is locked or the disk is full.
+
+        Returns:
+            The database, a sentence about what was set aside, and the id of this installation.
+        """
+        aside = None
         while True:
-            closing = self._closing.is_set()
+            closing, database = self._closing.is_set(), None
             try:
-                return open_or_set_aside(self.path, timeout_s=self._timeout_s)
-            except LockedError as error:
-                self.waiting = str(error)
-                if closing:
-                    raise
-                self._closing.wait(RETRY_S)
+                database, moved = open_or_set_aside(self.path, timeout_s=self._timeout_s)
+                aside = moved or aside
+                return database, aside, read_user(database)
+            except (sqlite3.Error, StoreError) as error:
+                if database is not None:
+                    database.conn.close()
+                named = _named(error, self.path)
+                if closing or not isinstance(named, LockedError | DiskError):
+                    raise named from error
+                self._wait(named)
+
+    def _wait(self, reason: StoreError) -> None:
+        """Pause before the next attempt; one line in the log for all of them."""
+        if str(reason) != self.waiting:
+            self.waiting = str(reason)
+            logger.warning("telemetry waits: %s", reason)
+        self._closing.wait(RETRY_S)
 
     def _serve(self, writer: Writer) -> None:
         last = False
@@ -275,12 +297,11 @@ class Store:
                     self._commit(writer, batch)
                     break
                 except sqlite3.OperationalError as error:
-                    self.waiting = str(_named(error, self.path))
-                    logger.warning("telemetry waits: %s", self.waiting)
                     if closing:
+                        logger.warning("telemetry is not written: %s", error)
                         self._count("unwritten", len(batch))
                         return
-                    self._closing.wait(RETRY_S)
+                    self._wait(_named(error, self.path))
             self.waiting = None
 
     def _gather(self) -> tuple[list[Event | Job], bool]:
@@ -362,6 +383,8 @@ def _named(error: Exception, path: Path) -> StoreError:
     message = str(error)
     if "locked" in message or "busy" in message:
         return LockedError(f"{path} is locked by another program")
+    if any(sign in message for sign in ("is full", "disk I/O", "No space")):
+        return DiskError(f"{path} cannot be written, the disk may be full: {message}")
     if isinstance(error, sqlite3.DatabaseError) and (
         "not a database" in message or "malformed" in message
     ):

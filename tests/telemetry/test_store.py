@@ -15,6 +15,7 @@ import pytest
 
 from telemetry.events import EVENTS, VIEWS, Opportunity, Shown, columns_of
 from telemetry.store import (
+    RETRY_S,
     CorruptError,
     LockedError,
     NewerError,
@@ -133,6 +134,20 @@ def test_a_lock_delays_but_loses_nothing(store: Store, path: Path, rows: Rows) -
     store.close(TIMEOUT)
     assert len(rows("select * from shown")) == 1
     assert store.lost == 0
+
+
+def test_waiting_is_logged_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(path, timeout_s=0.01)
+    store.start()
+    settle(store)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        store.put(shown(1))
+        assert "locked" in waiting(store)
+        time.sleep(4 * RETRY_S)
+        other.execute("rollback")
+    store.close(TIMEOUT)
+    assert caplog.text.count("telemetry waits") == 1
 
 
 def test_waits_for_a_database_that_is_locked_at_the_start(path: Path, rows: Rows) -> None:

@@ -1,0 +1,196 @@
+"""What the server does when the disk or its database fail it: it says so once, goes on with what
+works, and is whole again when they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lsp_server.paths import CACHE_VARIABLE, STATE_VARIABLE
+from telemetry.paths import DATA_VARIABLE, database_path
+from tests.lsp_server.client import TIMEOUT, Client, stub_command
+from tests.lsp_server.test_indexing import until
+from tests.lsp_server.test_weights import SETTINGS, SNOWCODER, serve, suggestion
+
+URI = "file:///project/a.py"
+needs_limits = pytest.mark.skipif(sys.platform != "linux", reason="no prlimit")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the servers of a test keep everything."""
+    for variable, name in (
+        (STATE_VARIABLE, "state"),
+        (CACHE_VARIABLE, "cache"),
+        (DATA_VARIABLE, "data"),
+    ):
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
+def weights(home: Path, tiny_weights: Path) -> Path:
+    """Weights that a test may remove."""
+    return Path(shutil.copytree(tiny_weights, home / "weights"))
+
+
+def stats(client: Client) -> dict[str, Any]:
+    answer: dict[str, Any] = client.request("snowcoder/stats", None)
+    return answer
+
+
+def told(client: Client) -> str:
+    """The next message for the user."""
+    message = client.notifications.get(timeout=TIMEOUT)
+    assert message["method"] == "window/showMessage"
+    text: str = message["params"]["message"]
+    return text
+
+
+def recorded() -> int:
+    """Requests in the telemetry database."""
+    address = f"{database_path().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            number: int = connection.execute("select count(*) from opportunities").fetchone()[0]
+    except sqlite3.OperationalError:
+        # The server has not made the tables yet.
+        return 0
+    return number
+
+
+# A full disk ---------------------------------------------------------------------------------
+
+
+def fill(pid: int) -> None:
+    """Let no file of a process grow, as on a full disk."""
+    import resource
+
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+def clear(pid: int) -> None:
+    """Take `fill` back, for a process and its children."""
+    import resource
+
+    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+FULL = ["sh", "-c", 'ulimit -S -f 0 && exec "$@"', "sh"]
+"""Start of a command whose disk is full."""
+
+
+def ask(client: Client, times: int) -> None:
+    client.open(URI, "x = 1\ny = \n")
+    for _ in range(times):
+        client.complete(URI, 1, 4)
+
+
+def decisions(home: Path) -> int:
+    lines = (home / "state" / "decisions.jsonl").read_text().splitlines()
+    return sum("outcome" in json.loads(line) for line in lines)
+
+
+@needs_limits
+def test_a_disk_that_is_full_while_serving(home: Path, weights: Path) -> None:
+    with serve(weights) as client:
+        client.initialize(SETTINGS, encodings=["utf-8"])
+        ask(client, 1)
+        until(lambda: recorded() == 1)
+        fill(client.process.pid)
+        ask(client, 3)
+        assert suggestion(client)
+        assert "disk" in told(client)
+        assert "disk" in stats(client)["problem"]
+        # Tried again several times a second, and told once.
+        time.sleep(2.5)
+        ask(client, 1)
+        assert client.notifications.empty()
+        kept = decisions(home)
+        log = (home / "state" / "server.log").stat().st_size
+
+        clear(client.process.pid)
+        until(lambda: stats(client)["problem"] is None)
+        assert stats(client)["lost"] == 0
+        ask(client, 1)
+        until(lambda: decisions(home) > kept)
+        asked = len(client.command("snowcoder.why"))
+        until(lambda: recorded() == asked)
+        client.notify("workspace/didChangeConfiguration", {"nonsense": 1})
+        until(lambda: (home / "state" / "server.log").stat().st_size > log)
+        assert client.notifications.empty()
+        assert client.leave() == 0
+
+
+@needs_limits
+def test_a_disk_that_is_full_at_the_start(home: Path, weights: Path) -> None:
+    with Client([*FULL, SNOWCODER, "serve", "--model", weights, "--threads", "1"]) as client:
+        client.initialize(SETTINGS, encodings=["utf-8"])
+        assert suggestion(client)
+        assert "disk" in told(client)
+        ask(client, 2)
+        assert "disk" in stats(client)["problem"]
+        assert client.notifications.empty()
+        clear(client.process.pid)
+        until(lambda: stats(client)["problem"] is None)
+        ask(client, 1)
+        asked = len(client.command("snowcoder.why"))
+        until(lambda: recorded() == asked)
+        until(lambda: decisions(home) > 0)
+        assert client.notifications.empty()
+        assert client.leave() == 0
+
+
+# A database that another program locked -----------------------------------------------------
+
+
+def check_lock(client: Client, release: Callable[[], object]) -> None:
+    """A lock is told, does not keep suggestions away, and costs no record once it is gone."""
+    ask(client, 2)
+    assert "locked" in told(client)
+    ask(client, 2)
+    assert "locked" in stats(client)["problem"]
+    assert client.notifications.empty()
+    release()
+    until(lambda: stats(client)["problem"] is None)
+    asked = len(client.command("snowcoder.why"))
+    until(lambda: recorded() == asked)
+    assert stats(client)["lost"] == 0
+    assert client.notifications.empty()
+    assert client.leave() == 0
+
+
+def test_a_database_that_gets_locked(home: Path) -> None:
+    with Client(stub_command()) as client:
+        client.initialize()
+        ask(client, 1)
+        until(lambda: recorded() == 1)
+        with closing(sqlite3.connect(database_path(), isolation_level=None)) as other:
+            other.execute("begin exclusive")
+            check_lock(client, lambda: other.execute("rollback"))
+
+
+def test_a_database_that_is_locked_at_the_start(home: Path) -> None:
+    with Client(stub_command()) as client:
+        client.initialize()
+        assert client.leave() == 0
+    with (
+        closing(sqlite3.connect(database_path(), isolation_level=None)) as other,
+        Client(stub_command()) as client,
+    ):
+        other.execute("pragma locking_mode=exclusive")
+        other.execute("begin exclusive")
+        client.initialize()
+        check_lock(client, other.close)
