@@ -158,6 +158,7 @@ class _Home:
         self.index: StoredIndex = StoredIndex(workspace_folder(cache, root, exclude))
         self.files = 0
         self.open = False
+        self.trouble = ""
         self._needed = self._job = 0
         self._lock = threading.Lock()
         self._on_change = on_change
@@ -183,9 +184,14 @@ class _Home:
     def _heard(self, message: dict[str, Any]) -> None:
         """Called in the builder's thread."""
         self.files = message.get("files", self.files)
+        state = message.get("state")
         with self._lock:
-            if message.get("state") == "ready" and message.get("job", -1) >= self._needed:
+            if state == "ready" and message.get("job", -1) >= self._needed:
                 self.open = True
+        if state == "ready":
+            self.trouble = ""
+        elif state == "failed":
+            self.trouble = str(message.get("reason"))
         self._on_change()
 
 
@@ -205,18 +211,23 @@ class Indexing:
         self._wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._other: Find | None = None
         self.on_change: _Change = _nothing
-        """Called in a builder's thread when `building` or `status` may have changed."""
+        """Called in a builder's thread when what is told below may have changed."""
 
     @property
     def building(self) -> bool:
-        """Whether an index cannot be used yet."""
-        return any(not home.open for home in self._homes)
+        """Whether an index cannot be used yet; one that cannot be written is not awaited."""
+        return any(not home.open and not home.trouble for home in self._homes)
+
+    @property
+    def trouble(self) -> str:
+        """Why an index is not brought up to date, for the user; else empty."""
+        return next((home.trouble for home in self._homes if home.trouble), "")
 
     def status(self) -> dict[str, Any]:
         """Files indexed, and whether all indexes can be used."""
         return {
             "index_files": sum(home.files for home in self._homes),
-            "index_ready": bool(self._homes) and not self.building,
+            "index_ready": bool(self._homes) and all(home.open for home in self._homes),
         }
 
     def follow(self, folders: Sequence[str], exclude: Sequence[str]) -> None:

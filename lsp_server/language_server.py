@@ -83,6 +83,7 @@ class SnowCoderServer(LanguageServer):
         self._layers: list[object] = [None, None]
         self._told_problems: list[str] = []
         self._told_failure = ""
+        self._told_index = False
         self._measuring = False
 
     # Life --------------------------------------------------------------------------------
@@ -204,6 +205,10 @@ class SnowCoderServer(LanguageServer):
             self.status.trouble = trouble
             if trouble:
                 self.show(types.MessageType.Warning, f"SnowCoder {trouble}")
+        if self.indexing.trouble and not self._told_index:
+            self._told_index = True
+            message = f"SnowCoder cannot write its index of the workspace: {self.indexing.trouble}"
+            self.show(types.MessageType.Warning, message)
         self._progress.show(self.session.loading)
         self._indexed.show(self.indexing.building)
         if self.paused:

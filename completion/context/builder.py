@@ -8,7 +8,8 @@ Reads JSON lines from standard input and ends with it:
 with paths below the root, with forward slashes, of what was saved, made, moved or deleted; and
 writes JSON lines to standard output: `{"state": "building", "files": N}` now and then while all
 files are looked at, `{"state": "ready", "job": NUMBER, "files": N}` after every job; the first is
-a look at all files. What goes wrong is logged to standard error.
+a look at all files. A job that fails, on a full disk for example, is logged to standard error and
+told as `{"state": "failed", "reason": SENTENCE}`; all files are looked at again soon.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def _read_input(jobs: SimpleQueue[dict[str, Any] | None]) -> None:
     os._exit(0)
 
 
-def _say(state: str, **details: int) -> None:
+def _say(state: str, **details: int | str) -> None:
     try:
         print(json.dumps({"state": state, **details}), flush=True)
     except (BrokenPipeError, ValueError):
@@ -237,13 +238,13 @@ def main() -> int:
 def _serve(
     builder: Builder, git: GitWatch, jobs: SimpleQueue[dict[str, Any] | None], number: int
 ) -> None:
-    def scan() -> tuple[float, float]:
+    def scan() -> tuple[float, float, bool]:
         began = time.monotonic()
-        _attempt(lambda: _say("ready", job=number, files=builder.scan()))
+        whole = _attempt(lambda: _say("ready", job=number, files=builder.scan()))
         ended = time.monotonic()
-        return ended, ended - began
+        return ended, ended - began, whole
 
-    scanned, took = scan()
+    scanned, took, whole = scan()
     while True:
         try:
             job = jobs.get(timeout=_LOOK_S)
@@ -252,25 +253,31 @@ def _serve(
             since = time.monotonic() - scanned
             # Where a look at all files takes long, it is taken seldom.
             least = max(_LEAST_BETWEEN_S, 10 * took)
-            if since > max(_RESCAN_S, 100 * took) or (since > least and git.changed()):
-                scanned, took = scan()
+            if since > max(_RESCAN_S, 100 * took) or (
+                since > least and (git.changed() or not whole)
+            ):
+                scanned, took, whole = scan()
             continue
         if job is None:
             return
         number, changed = job["job"], job["changed"]
-        _attempt(partial(_update, builder, number, changed))
+        # A later job cannot make up for one that failed; only a look at all files can.
+        whole = _attempt(partial(_update, builder, number, changed)) and whole
 
 
 def _update(builder: Builder, number: int, changed: list[str]) -> None:
     _say("ready", job=number, files=builder.update(changed))
 
 
-def _attempt(work: Callable[[], None]) -> None:
+def _attempt(work: Callable[[], None]) -> bool:
     try:
         work()
     except (OSError, sqlite3.Error) as error:
         # A full disk, a folder that went away: the next job tries again.
         logger.warning("the index was not written: %s", error)
+        _say("failed", reason=str(error))
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -153,6 +153,27 @@ def test_a_disk_that_is_full_at_the_start(home: Path, weights: Path) -> None:
         assert client.leave() == 0
 
 
+@needs_limits
+def test_an_index_that_the_disk_has_no_room_for(home: Path) -> None:
+    root = home / "work"
+    root.mkdir()
+    (root / "a.py").write_text("def sell(): ...\n")
+    with Client([*FULL, *stub_command()]) as client:
+        client.initialize({"context": "on", "telemetry": "off"}, folders=[root.as_uri()])
+        assert "index" in told(client)
+        uri = f"{root.as_uri()}/a.py"
+        client.open(uri, "ab")
+        assert client.complete(uri, 0, 2) != []
+        client.notify("textDocument/didSave", {"textDocument": {"uri": uri}})
+        assert stats(client)["index_ready"] is False
+        assert client.notifications.empty()
+        clear(client.process.pid)
+        until(lambda: stats(client)["index_ready"])
+        assert stats(client)["index_files"] == 1
+        assert client.notifications.empty()
+        assert client.leave() == 0
+
+
 # A database that another program locked -----------------------------------------------------
 
 
