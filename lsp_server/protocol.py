@@ -38,6 +38,8 @@ class Protocol(LanguageServerProtocol):
 
     def __init__(self, server: LanguageServer, converter: Converter) -> None:
         super().__init__(server, converter)
+        for kind in (str, int):
+            converter.register_structure_hook(kind, self._read_plain)
         self.documents = Documents()
         self.notebooks = Notebooks(self.documents)
         self.exit_status = 1
@@ -51,6 +53,23 @@ class Protocol(LanguageServerProtocol):
     def structure_message(self, data: dict[str, Any]) -> dict[str, Any]:
         """Leave objects as they are: pygls calls this for every nested one as well."""
         return data
+
+    def _read_plain(self, value: object, kind: type[Any]) -> Any:  # noqa: ANN401 - whatever `kind` is
+        """A text, a number, a truth value or an enum of those, as it is.
+
+        cattrs would make a text of anything: null in an edit became the text "None". What a client
+        says of itself is still read so; better a wrong capability than no server.
+
+        Raises:
+            TypeError: `value` is not of the JSON type that `kind` is written in.
+        """
+        if self._initialized and not issubclass(kind, bool):
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # JSON knows no difference
+            json_type = str if issubclass(kind, str) else int
+            if isinstance(value, bool) or not isinstance(value, json_type):
+                raise TypeError(f"{value!r:.40} is not a {json_type.__name__}")
+        return kind(value)
 
     def handle_message(self, message: object) -> None:
         """Check one decoded message and hand it to its feature."""

@@ -178,6 +178,7 @@ def test_shutdown_while_decoding(client: Client) -> None:
 
 INLINE = "textDocument/inlineCompletion"
 PLACE = {"textDocument": {"uri": URI}, "position": {"line": 0, "character": 0}}
+ASKED = PLACE | {"context": {"triggerKind": 1}}
 
 
 @pytest.mark.parametrize(
@@ -194,12 +195,33 @@ PLACE = {"textDocument": {"uri": URI}, "position": {"line": 0, "character": 0}}
             "params": PLACE
             | {"context": {"triggerKind": 1}, "position": {"line": -1, "character": 0}}
         },
+        {"params": ASKED | {"position": {"line": "0", "character": 0}}},
+        {"params": ASKED | {"position": {"line": 0.5, "character": 0}}},
+        {"params": ASKED | {"position": {"line": 0, "character": True}}},
+        {"params": ASKED | {"textDocument": {"uri": None}}},
+        {"params": ASKED | {"context": {"triggerKind": "1"}}},
     ],
 )
 def test_malformed_params_are_answered(running: Client, fields: dict[str, Any]) -> None:
     running.open(URI, "ab")
     assert code_of(running, INLINE, **fields) == -32602
     assert inserted(running.complete(URI, 0, 2)) == "AB"
+
+
+@pytest.mark.parametrize("text", [None, 5, [], {}])
+def test_an_edit_without_text_changes_nothing(running: Client, text: Any) -> None:
+    running.open(URI, "ab")
+    before = running.request("snowcoder/documents", None)[URI]
+    document = {"uri": URI, "version": 1}
+    params = {"textDocument": document, "contentChanges": [{"text": text}]}
+    running.notify("textDocument/didChange", params)
+    assert running.request("snowcoder/documents", None)[URI] == before
+
+
+def test_whole_numbers_may_have_a_point(running: Client) -> None:
+    running.open(URI, "ab")
+    position = {"position": {"line": 0.0, "character": 2.0}}
+    assert inserted(running.request(INLINE, ASKED | position)) == "AB"
 
 
 @pytest.mark.parametrize("fields", [{}, {"params": {}}, {"params": {"class": 1}}])
