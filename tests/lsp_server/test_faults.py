@@ -1,5 +1,5 @@
-"""What the server does when the disk or its database fail it: it says so once, goes on with what
-works, and is whole again when they are."""
+"""What the server does when the disk, its database or its weights fail it: it says so once, goes on
+with what works, and is whole again when they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from lsp_server.paths import CACHE_VARIABLE, STATE_VARIABLE
 from telemetry.paths import DATA_VARIABLE, database_path
-from tests.lsp_server.client import TIMEOUT, Client, stub_command
+from tests.lsp_server.client import TIMEOUT, Client, RpcError, stub_command
 from tests.lsp_server.test_indexing import until
 from tests.lsp_server.test_weights import SETTINGS, SNOWCODER, serve, suggestion
 
@@ -67,6 +67,50 @@ def recorded() -> int:
         # The server has not made the tables yet.
         return 0
     return number
+
+
+# Weights -------------------------------------------------------------------------------------
+
+
+def test_weights_that_come_back_are_loaded_at_the_next_request(weights: Path) -> None:
+    aside = weights.rename(weights.with_name("aside"))
+    with serve(weights) as client:
+        client.initialize(SETTINGS, encodings=["utf-8"])
+        assert "no model at" in told(client)
+        assert "no model at" in client.status("error")["reason"]
+        client.open(URI, "x = 1\n")
+        assert client.complete(URI, 0, 5) == []
+        aside.rename(weights)
+
+        def loaded() -> bool:
+            client.complete(URI, 0, 5)
+            return client.statuses.qsize() > 0 and client.status("idle") is not None
+
+        until(loaded)
+        assert suggestion(client)
+        assert client.notifications.empty()
+        assert client.leave() == 0
+
+
+def test_weights_that_vanish_while_they_serve_are_not_missed(home: Path, weights: Path) -> None:
+    with serve(weights) as client:
+        client.initialize(SETTINGS, encodings=["utf-8"])
+        assert suggestion(client)
+        aside = weights.rename(home / "aside")
+        shutil.rmtree(home / "cache", ignore_errors=True)
+        assert suggestion(client)
+        settings = {"settings": {"snowcoder": SETTINGS | {"threads": 2}}}
+        client.notify("workspace/didChangeConfiguration", settings)
+        assert "goes on with the model it has: no model at" in told(client)
+        assert suggestion(client)
+        aside.rename(weights)
+        settings = {"settings": {"snowcoder": SETTINGS | {"threads": 1}}}
+        client.notify("workspace/didChangeConfiguration", settings)
+        client.status("loading")
+        client.status("idle")
+        assert suggestion(client)
+        assert client.notifications.empty()
+        assert client.leave() == 0
 
 
 # A full disk ---------------------------------------------------------------------------------
@@ -215,3 +259,38 @@ def test_a_database_that_is_locked_at_the_start(home: Path) -> None:
         other.execute("begin exclusive")
         client.initialize()
         check_lock(client, other.close)
+
+
+# Malformed requests of the completion menu ---------------------------------------------------
+
+
+def code_of(client: Client, **fields: Any) -> int:
+    with pytest.raises(RpcError) as error:
+        client.result(client.begin("textDocument/completion", **fields))
+    return error.value.code
+
+
+PLACE = {"textDocument": {"uri": URI}, "position": {"line": 0, "character": 2}}
+
+
+def test_the_menu_answers_malformed_params() -> None:
+    with Client(stub_command()) as client:
+        client.initialize({"completion": True})
+        client.open(URI, "ab")
+        for fields in (
+            {},
+            *({"params": wrong} for wrong in (None, [], 5, {})),
+            {"params": {"textDocument": {"uri": URI}}},
+            {"params": PLACE | {"position": {"line": -1, "character": 0}}},
+            {"params": PLACE | {"position": {"line": "0", "character": 0}}},
+            {"params": PLACE | {"textDocument": 5}},
+            {"params": PLACE | {"context": {"triggerKind": 9}}},
+        ):
+            assert code_of(client, **fields) == -32602, fields
+            answer = client.request("textDocument/completion", PLACE)
+            assert [item["label"] for item in answer["items"]] == ["abAB"]
+        assert client.leave() == 0
+
+
+def test_without_the_menu_its_method_is_unknown(client: Client) -> None:
+    assert code_of(client, params=PLACE) == -32601
