@@ -63,7 +63,10 @@ def breaks_statement(prefix: str, insert: str, rest: str) -> bool:
     statement, last = text[:end], text[start:end]
     if last.lstrip().startswith("#"):
         return False
-    return not _parses(statement, last) or _indented_below(last, text[end + 1 :])
+    below = text[end + 1 :]
+    return (
+        not _parses(statement, last) or _indented_below(last, below) or _closed_below(last, below)
+    )
 
 
 def _begun(prefix: str) -> str | None:
@@ -163,6 +166,16 @@ def _indented_below(last: str, below: str) -> bool:
     if _opens_block(last) or following.lstrip().startswith("#"):
         return False
     return _indent(following) > _indent(last)
+
+
+def _closed_below(last: str, below: str) -> bool:
+    """Whether a line below closes a bracket that `last`, being complete, no longer has open."""
+    position = 0
+    for line in below.split("\n"):
+        if line.strip() and _indent(line) <= _indent(last):
+            return line.lstrip()[0] in ")]}" and not scan(below[:position]).open
+        position += len(line) + 1
+    return False
 
 
 def _indent(line: str) -> int:
