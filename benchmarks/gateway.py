@@ -6,50 +6,31 @@ Keys: `requests` and `overhead_p50_ms`, `overhead_p95_ms` (one editor's typing o
 loopback: client's time less the engine's); of sixteen editors typing at once in real time for
 `--seconds`: `clients`, `clients_requests`, `answered`, `superseded`, `unanswered`,
 `foreign_text` (answers with another editor's names), `clients_p50_ms`, `clients_p95_ms` (of those
-answered); of `--kills` requests whose remote engine is killed while it answers: `killed`,
-`lost_silently`, `hidden_by_deadline`, `late` (answers after the deadline), `latest_ms`. Exit
-status 1 if `unanswered`, `foreign_text` or `lost_silently` is not 0.
+answered); of `--kills` requests whose remote engine, a gateway too, is killed in the middle of its
+answer: `tried` (answers that ended before the kill among them), `killed` (those that broke off),
+`lost` and `lost_silently` (the local model alone suggests something, nothing came, and it was or
+was not said why), `hidden_by_deadline`, `late` (answers after the deadline), `latest_ms`. Exit
+status 1 if `unanswered`, `foreign_text`, `lost_silently` or `late` is not 0, or fewer broke off
+than were asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.gateway_clients import SUPERSEDED, WORDS, Asked, type_all, type_in_turn
 from benchmarks.harness import own_state, parser, report
-from benchmarks.killed_remote import kill_often
-from benchmarks.servers import comes_up, free_port
+from benchmarks.killed_remote import Remote, kill_often
+from benchmarks.servers import GatewayFailedError, gateway
 from benchmarks.stats import percentile
 from benchmarks.trace import TraceError, load_trace, sessions
 from models.local import LocalBackend
 from models.registry import find
-
-
-class GatewayFailedError(Exception):
-    """The gateway did not start."""
-
-
-@contextmanager
-def gateway(model: str | None, threads: int) -> Iterator[str]:
-    """A gateway in a process of its own; its address."""
-    port = free_port()
-    command = [sys.executable, "-I", "-m", "lsp_server", "gateway", "--port", str(port)]
-    command += ["--threads", str(threads), *(["--model", model] if model else [])]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        address = f"http://127.0.0.1:{port}"
-        try:
-            if not comes_up(f"{address}/health", process):
-                raise GatewayFailedError("the gateway did not start")
-            yield address
-        finally:
-            process.terminate()
 
 
 def overhead(asked: Sequence[Asked]) -> dict[str, Any]:
@@ -92,14 +73,21 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = options.parse_args(given)
     try:
         files = list(sessions(load_trace()))
-        with own_state(), gateway(arguments.model, arguments.threads) as address:
+        with own_state(), gateway(arguments.model, arguments.threads) as (address, _):
             alone = type_in_turn(address, files, arguments.requests)
             result = overhead(alone) | together(
                 asyncio.run(type_all(address, files, arguments.seconds))
             )
         backend = LocalBackend.load(find(arguments.model), threads=arguments.threads)
         backend.warm_up()
-        result |= kill_often(backend, files, arguments.kills, arguments.seed)
+        with own_state():
+            result |= kill_often(
+                Remote(arguments.model, arguments.threads),
+                backend,
+                files,
+                arguments.kills,
+                arguments.seed,
+            )
     except TraceError as error:
         print(f"benchmarks.gateway: {error}", file=sys.stderr)
         result = {"skipped": str(error)}
@@ -107,8 +95,8 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"benchmarks.gateway: {error}", file=sys.stderr)
         return 1
     report(result, arguments.json)
-    bad = result.get("unanswered"), result.get("foreign_text"), result.get("lost_silently")
-    return 1 if any(bad) else 0
+    bad = any(result.get(key) for key in ("unanswered", "foreign_text", "lost_silently", "late"))
+    return 1 if bad or result.get("killed", arguments.kills) < arguments.kills else 0
 
 
 if __name__ == "__main__":

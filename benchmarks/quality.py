@@ -6,7 +6,8 @@ S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or l
 DIR a folder of Python files or git repositories; lines:validation and lines:tuning are the
 folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
 
---pivot off strip keep runs the suite once for each and compares them with the first, case by case.
+--pivot off strip keep runs the suite once for each and compares them with the first, case by case;
+--mode joint sep does so for a model's two prompt layouts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.cases import Case
 from benchmarks.lines import DEFAULT_CURSORS, line_cases
 from benchmarks.stats import cluster_interval, edit_similarity, percentile
 from completion.engine import CompletionEngine
-from completion.types import Pivot, PivotPolicy, Record
+from completion.types import Mode, Pivot, PivotPolicy, Record
 from models.backend import Backend
 from models.errors import ModelError
 from models.local import LocalBackend
@@ -93,6 +94,7 @@ def run_cases(
     as_shown: bool,
     progress: bool = False,
     pivot: Pivot = Pivot.OFF,
+    mode: Mode | None = None,
 ) -> list[Scored]:
     """Complete every case with the engine and judge the results.
 
@@ -103,6 +105,7 @@ def run_cases(
         as_shown: with a user's policies instead of the bare model.
         progress: write a counter to standard error.
         pivot: whether blocks are also written behind a comment; without a deadline.
+        mode: prompt layout in the place of the suite's own.
     """
     engine = CompletionEngine(backend)
     waiting: list[tuple[Case, str | None, Future[bool] | None, Record]] = []
@@ -111,7 +114,12 @@ def run_cases(
             # A document per case: no case may profit from the text of another.
             uri = f"bench:///{suite}/{number}.py"
             request = case.request(uri, as_shown=as_shown)
-            policies = replace(request.policies, pivot=PivotPolicy(pivot, deadline_ms=None))
+            decode = request.policies.decode
+            policies = replace(
+                request.policies,
+                decode=replace(decode, mode=mode or decode.mode),
+                pivot=PivotPolicy(pivot, deadline_ms=None),
+            )
             outcome = engine.complete(replace(request, policies=policies))
             completion = case.completion(outcome)
             engine.forget(uri)
@@ -228,10 +236,10 @@ def write_cases(path: Path, scored: Sequence[Scored]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _cases_file(arguments: argparse.Namespace, mode: Pivot) -> Path:
+def _cases_file(arguments: argparse.Namespace, variant: str) -> Path:
     path: Path = arguments.cases
-    several = len(arguments.pivot or ()) > 1
-    return path.with_name(f"{path.stem}-{mode.value}{path.suffix}") if several else path
+    several = len(arguments.pivot or arguments.mode or ()) > 1
+    return path.with_name(f"{path.stem}-{variant}{path.suffix}") if several else path
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
@@ -258,12 +266,20 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the sample, cursors and bootstrap")
     parser.add_argument("--data", type=Path, help=f"default: ${data.ENVIRONMENT_VARIABLE}")
     parser.add_argument("--as-shown", action="store_true", help="with a user's default policies")
-    parser.add_argument(
+    variants = parser.add_mutually_exclusive_group()
+    variants.add_argument(
         "--pivot",
         nargs="+",
         type=Pivot,
         choices=list(Pivot),
         help="also write blocks behind a comment; several are compared with the first",
+    )
+    variants.add_argument(
+        "--mode",
+        nargs="+",
+        type=Mode,
+        choices=list(Mode),
+        help="prompt layout instead of the suite's; several are compared with the first",
     )
     parser.add_argument("--model", help="a packaged model's name or a folder with weights")
     parser.add_argument("--threads", type=_positive, default=2, help="of the model (default 2)")
@@ -310,18 +326,19 @@ def main(given: Sequence[str] | None = None, backend: Backend | None = None) -> 
         return 1
     result: dict[str, Any] = {}
     base: list[Scored] = []
-    for mode in dict.fromkeys(arguments.pivot or [Pivot.OFF]):
+    for variant in dict.fromkeys(arguments.pivot or arguments.mode or [Pivot.OFF]):
         scored = run_cases(
             model,
             cases,
             arguments.suite,
             as_shown=arguments.as_shown,
             progress=sys.stderr.isatty(),
-            pivot=mode,
+            pivot=variant if isinstance(variant, Pivot) else Pivot.OFF,
+            mode=variant if isinstance(variant, Mode) else None,
         )
         if arguments.cases is not None:
-            write_cases(_cases_file(arguments, mode), scored)
-        of_mode = report(
+            write_cases(_cases_file(arguments, variant.value), scored)
+        of_variant = report(
             scored,
             suite=arguments.suite,
             model=model.model_id,
@@ -330,12 +347,14 @@ def main(given: Sequence[str] | None = None, backend: Backend | None = None) -> 
             seed=arguments.seed,
         )
         if arguments.pivot is not None:
-            of_mode |= {"pivot": mode.value, **pivot_report(scored)}
+            of_variant |= {"pivot": variant.value, **pivot_report(scored)}
+        if arguments.mode is not None:
+            of_variant["mode"] = variant.value
         if not base:
-            result, base = of_mode, scored
+            result, base = of_variant, scored
         else:
-            of_mode |= compare(base, scored, seed=arguments.seed)
-            result[mode.value] = of_mode
+            of_variant |= compare(base, scored, seed=arguments.seed)
+            result[variant.value] = of_variant
         start = time.perf_counter()
     print_result(result, arguments.json)
     return 0

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import psutil
 
 _START_S = 60.0
+
+
+class GatewayFailedError(Exception):
+    """The gateway did not start."""
+
+
+@contextmanager
+def gateway(model: str | None, threads: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A gateway in a process of its own; its address and the process.
+
+    Raises:
+        GatewayFailedError: it did not start.
+    """
+    port = free_port()
+    command = [sys.executable, "-I", "-m", "lsp_server", "gateway", "--port", str(port)]
+    command += ["--threads", str(threads), *(["--model", model] if model else [])]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        address = f"http://127.0.0.1:{port}"
+        try:
+            if not comes_up(f"{address}/health", process):
+                raise GatewayFailedError("the gateway did not start")
+            yield address, process
+        finally:
+            process.terminate()
 
 
 def free_port() -> int:

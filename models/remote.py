@@ -351,4 +351,6 @@ def _sendable(text: str) -> str:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
+    # Streams that were left early are still to be closed.
+    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()

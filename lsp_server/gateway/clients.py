@@ -53,6 +53,8 @@ def client_of(request: Request, user: str | None = None) -> Client:
 def _shared(a: str, b: str) -> int:
     """Length of the common beginning, by bisection: comparing slices is fast."""
     low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if a[:middle] == b[:middle] else (low, middle - 1)
@@ -64,15 +66,16 @@ class _Document:
     uri: str
     before: str
     after: str
+    """Backwards: its end comes first."""
 
     def likeness(self, before: str, after: str) -> float:
-        """Share of what can be compared that is the same.
+        """Share of what can be compared that is the same; `after` is backwards, too.
 
         Compared are the beginnings: editors send a fixed number of lines around the cursor, so
         while one line is typed the text differs only at the cursor.
         """
         most = min(len(self.before), len(before)) + min(len(self.after), len(after))
-        same = _shared(self.before, before) + _shared(self.after[::-1], after[::-1])
+        same = _shared(self.before, before) + _shared(self.after, after)
         return same / most if most else 0.0
 
 
@@ -91,12 +94,13 @@ class Documents:
 
     def find(self, owner: str, prefix: str, suffix: str) -> str:
         """URI of the owner's document that holds this text, a new one where none is like it."""
-        before, after = prefix[:_COMPARED], suffix[-_COMPARED:]
+        before, after = prefix[:_COMPARED], suffix[-_COMPARED:][::-1]
         known = self._by_owner.setdefault(owner, [])
         self._by_owner.move_to_end(owner)
-        best = max(known, key=lambda one: one.likeness(before, after), default=None)
-        if best is not None and best.likeness(before, after) >= 0.5:
-            known.remove(best)
+        likenesses = [one.likeness(before, after) for one in known]
+        most = max(likenesses, default=0.0)
+        if most >= 0.5:
+            best = known.pop(likenesses.index(most))
             best.before, best.after = before, after
         else:
             best = _Document(f"gateway:{next(self._numbers)}", before, after)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
@@ -24,8 +26,11 @@ from models.errors import ModelError, PromptError
 
 logger = logging.getLogger(__name__)
 
-_FORGET_S = 0.25
-"""Giving back tens of megabytes takes 2 ms, which the request that causes it need not wait for."""
+_IDLE_S = 0.25
+"""Giving back tens of megabytes takes 2 ms, which no request need wait for: it is done when none
+came for so long."""
+_MOST_UNUSED = 16
+"""Documents that may wait for that."""
 
 T = TypeVar("T")
 Emit = Callable[[Any], None]
@@ -102,9 +107,11 @@ class Runner:
         """Told what the engine did."""
         self._answer_s = config.answer_s
         self._queue: FairQueue[_Job] = FairQueue(config.max_waiting, config.max_waiting_per_client)
-        self._documents = Documents(self._forget)
+        self._unused: deque[str] = deque()
+        self._documents = Documents(self._unused.append)
         self._newest: dict[str, _Job] = {}
         self._running: _Job | None = None
+        self._idle: asyncio.TimerHandle | None = None
         self._worker = Worker("gateway-engine")
 
     @property
@@ -223,8 +230,16 @@ class Runner:
         job.future.cancel()
 
     def _next(self) -> None:
-        if self._running is not None or (job := self._queue.take()) is None:
+        if self._running is not None:
             return
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if (job := self._queue.take()) is None:
+            if self._unused:
+                self._idle = asyncio.get_running_loop().call_later(_IDLE_S, self._clean, 0)
+            return
+        self._clean(_MOST_UNUSED)
         self._running = job
         began = asyncio.wrap_future(self._worker.submit(lambda: _work(job)))
         began.add_done_callback(lambda done: self._ended(job, done))
@@ -247,14 +262,17 @@ class Runner:
             job.fail(ApiError(500, "internal_error", "the engine failed; see the log"))
         self._next()
 
-    def _forget(self, uri: str) -> None:
-        def work() -> None:
-            self.engines.suggest.forget(uri)
-            self.engines.sent.forget(uri)
-            self.engines.continuer.forget(uri)
+    def _clean(self, most: int) -> None:
+        """Give back the memory of unused documents, the oldest first, until `most` are left."""
+        while len(self._unused) > most:
+            uri = self._unused.popleft()
+            self._worker.submit(partial(self._forget, uri))
 
-        loop = asyncio.get_running_loop()
-        loop.call_later(_FORGET_S, lambda: self._worker.submit(work))
+    def _forget(self, uri: str) -> None:
+        """In the engine's thread."""
+        self.engines.suggest.forget(uri)
+        self.engines.sent.forget(uri)
+        self.engines.continuer.forget(uri)
 
 
 def _work(job: _Job) -> Done[Any]:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
-from benchmarks.gateway import gateway, overhead, together
+from benchmarks.gateway import overhead, together
 from benchmarks.gateway_clients import Asked, bodies, tagged, type_all, type_in_turn
-from benchmarks.killed_remote import kill_often
+from benchmarks.killed_remote import Remote, kill_often
+from benchmarks.servers import gateway
 from benchmarks.trace import Glance, Place, Session
 
 LINES = ("def area(width, height):", "    return width * height", "", "print(area(1, 2))")
@@ -44,7 +45,7 @@ def test_what_counts() -> None:
 
 
 def test_all_of_it_in_short(tiny_weights) -> None:
-    with gateway(str(tiny_weights), threads=1) as address:
+    with gateway(str(tiny_weights), threads=1) as (address, _):
         alone = type_in_turn(address, [SESSION], most=3)
         assert [one.status for one in alone] == [200, 200, 200]
         assert overhead(alone)["requests"] == 3
@@ -53,7 +54,9 @@ def test_all_of_it_in_short(tiny_weights) -> None:
     assert counts["unanswered"] == counts["foreign_text"] == 0
 
 
-def test_a_killed_remote_engine_loses_nothing(tiny_backend) -> None:
-    killed = kill_often(tiny_backend, [SESSION], times=3, seed=0)
+def test_a_killed_remote_engine_loses_nothing(tiny_weights, tiny_backend) -> None:
+    remote = Remote(str(tiny_weights), threads=1)
+    killed = kill_often(remote, tiny_backend, [SESSION], times=3, seed=0)
     assert killed["killed"] == 3
+    assert killed["tried"] >= 3
     assert killed["lost_silently"] == 0

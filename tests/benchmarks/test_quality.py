@@ -1,5 +1,6 @@
 import gzip
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,7 @@ def test_pivots_are_compared_case_by_case(data, tmp_path, capsys):
         """Right directly in the first case, behind a comment in all."""
 
         def generate(self, request):
+            time.sleep(0.001)  # reports round to a tenth of that
             behind = not request.comments
             words = request.max_lines == 1
             right = behind or request.cache_key.endswith("/0.py")
@@ -137,6 +139,24 @@ def test_one_pivot_mode_alone(data, capsys):
     assert result["pivot"] == "off"
     assert result["pass_at_1"] == 1.0
     assert "difference" not in result
+
+
+def test_prompt_layouts_are_compared_case_by_case(data, capsys):
+    middle = ScriptedBackend("").tokenizer.special.middle
+
+    class Answers(ScriptedBackend):
+        """Right only in the layout with the marker."""
+
+        def generate(self, request):
+            right = request.prompt_ids[-1] == middle
+            self.answers.append("    y = 2 * x" if right else "    y = x")
+            return super().generate(request)
+
+    arguments = ["--suite", "he-single", "--data", str(data), "--mode", "joint", "sep"]
+    result = run(capsys, Answers(), *arguments)
+    assert (result["mode"], result["pass_at_1"]) == ("joint", 0.0)
+    assert (result["sep"]["mode"], result["sep"]["pass_at_1"]) == ("sep", 1.0)
+    assert (result["sep"]["only_base"], result["sep"]["only_other"]) == (0, 3)
 
 
 def test_safim_control_keeps_line_endings_and_finds_bodies(data, capsys):
@@ -199,6 +219,7 @@ def test_missing_data_is_skipped(tmp_path, capsys):
         ["--suite", "nonsense"],
         ["--suite", "he-single", "--limit", "0"],
         ["--suite", "he-multi", "--pivot", "sideways"],
+        ["--suite", "he-multi", "--pivot", "off", "--mode", "sep"],
     ],
 )
 def test_bad_arguments_are_refused(arguments, capsys):

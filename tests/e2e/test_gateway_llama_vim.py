@@ -13,7 +13,7 @@ import httpx
 import pynvim
 import pytest
 
-from benchmarks.gateway import gateway
+from benchmarks.servers import gateway
 from lsp_server.gateway.config import TOKEN_VARIABLE
 from tests.e2e.install import find, find_old
 from tests.e2e.neovim import running
@@ -35,7 +35,7 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as started:
+    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as (started, _):
         yield started
 
 
@@ -134,7 +134,7 @@ def test_a_gateway_with_a_token(
     token = secrets.token_hex(16)
     monkeypatch.setenv(TOKEN_VARIABLE, token)
     put(nvim, known + TYPED, "\n")
-    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as address:
+    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as (address, _):
         nvim.exec_lua("L.url = ...", f"{address}/infill")
         assert ask(nvim)["error"]["code"] == "invalid_token"
         nvim.exec_lua("L.key = ...", token)

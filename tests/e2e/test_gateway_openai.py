@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from benchmarks.gateway import gateway
+from benchmarks.servers import gateway
 from lsp_server.gateway.config import TOKEN_VARIABLE
 from tests.e2e.waiting import wait_for
 
@@ -26,7 +26,7 @@ LONG = {"model": MODEL, "prompt": "def fibonacci(n):\n", "max_tokens": 512}
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as started:
+    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as (started, _):
         yield started
 
 
@@ -154,7 +154,7 @@ def test_a_newer_request_ends_the_older(client: OpenAI) -> None:
 def test_a_token_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     token = secrets.token_hex(16)
     monkeypatch.setenv(TOKEN_VARIABLE, token)
-    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as address:
+    with gateway(os.environ.get("SNOWCODER_E2E_MODEL"), threads=2) as (address, _):
         with client_of(address, token) as client:
             assert complete(client).choices[0].text.startswith("name")
         with client_of(address, "another") as client:

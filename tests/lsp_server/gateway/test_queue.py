@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp_server.gateway.clients import Client, Documents
+from lsp_server.gateway.config import GatewayConfig
 from lsp_server.gateway.fair_queue import FairQueue, QueueFullError
+from lsp_server.gateway.runner import Runner
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers()), max_size=40))
@@ -72,3 +78,46 @@ def test_clients_without_a_name() -> None:
     first, second = Client("", "h:1", "h"), Client("", "h:2", "h")
     assert first.turn != second.turn
     assert first.owner == second.owner
+
+
+class Forgetful:
+    """In place of all that holds something for a document."""
+
+    def __init__(self) -> None:
+        self.forgot: list[str] = []
+        self.event = threading.Event()
+
+    def forget(self, uri: str) -> None:
+        self.forgot.append(uri)
+        self.event.set()
+
+
+class Waiting:
+    """A request whose client stays."""
+
+    async def receive(self) -> None:
+        await asyncio.Event().wait()
+
+
+def test_memory_of_unused_documents_is_given_back_when_nobody_asks() -> None:
+    engine, client = Forgetful(), Client("x", "h:1", "h")
+    nothing = SimpleNamespace(forget=lambda uri: None)
+    engines: Any = SimpleNamespace(suggest=engine, sent=nothing, continuer=nothing)
+    request: Any = Waiting()
+
+    async def ask(runner: Runner) -> None:
+        uris = [runner.document(client, f"{number}" * 50, "") for number in range(10)]
+        found = await runner.run(request, client, lambda cancel: list(engine.forgot))
+        assert found.value == [], "the request that comes first does not wait for it"
+        assert await asyncio.to_thread(engine.event.wait, 30)
+        await runner.run(request, client, lambda cancel: None)
+        assert engine.forgot == uris[:2]
+        many = [runner.document(client, f"{number}" * 50, "") for number in range(10, 40)]
+        found = await runner.run(request, client, lambda cancel: list(engine.forgot))
+        assert found.value[2:] == [*uris[2:], *many][:14], "but not without end"
+
+    runner = Runner(engines, GatewayConfig())
+    try:
+        asyncio.run(ask(runner))
+    finally:
+        runner.close()
