@@ -92,7 +92,7 @@ class Continuer:
         """`window`: how much of the text the model reads; the default policy for None."""
         self._backend = backend
         self._window = window or WindowPolicy()
-        self._prompts = PromptBuilder(backend.tokenizer, backend.context_length)
+        self._prompts = PromptBuilder(backend.tokenizer, backend.context_length, backend.holds)
 
     def run(self, request: ContinuationRequest) -> list[Continuation]:
         """As many continuations as asked for, the likeliest first. Blocks.

@@ -67,7 +67,7 @@ class CompletionEngine:
         """
         self._backend = backend
         self._context = context
-        self._prompts = PromptBuilder(backend.tokenizer, backend.context_length)
+        self._prompts = PromptBuilder(backend.tokenizer, backend.context_length, backend.holds)
         self._offers = Offers()
         self._ahead = Ahead(backend, self._prompts, self._offers, context)
 

@@ -138,8 +138,18 @@ _Key = tuple[str, WindowPolicy, bool]
 class PromptBuilder:
     """Builds prompts and keeps the window of each document. Not thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer, context_length: int) -> None:
-        """`context_length`: prompt plus generated tokens, as in `Backend.context_length`."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context_length: int,
+        holds: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`context_length` and `holds` as in `Backend`.
+
+        A window whose KV cache had to give way to others is forgotten: it may be too long to be
+        read anew in time.
+        """
+        self._holds = holds
         self._tokenizer = tokenizer
         self._context_length = context_length
         # Most recently used first.
@@ -173,7 +183,9 @@ class PromptBuilder:
         length = len(prefix) + len(suffix)
         full = min(window.suffix_tokens, room // 2) if layout.has_suffix else 0
         key = (uri, window, supply is not None)
-        old = self._fitting(self._windows.get(key, []), prefix, suffix, full)
+        known = self._windows.get(key, [])
+        known[:] = [one for one in known if self._holds(cache_key(uri, one.slot))]
+        old = self._fitting(known, prefix, suffix, full)
         most, fresh = min(window.fresh_suffix_tokens, full), window.fresh_prefix_tokens
         if affordable is not None:
             most = min(most, max(_LEAST_SUFFIX, affordable // _SUFFIX_PART))

@@ -145,6 +145,10 @@ class Backend(Protocol):
         """
         ...
 
+    def holds(self, cache_key: str) -> bool:
+        """Whether there is a KV cache of that key; without, a prompt is read from its beginning."""
+        ...
+
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document."""
         ...

@@ -105,6 +105,10 @@ class _Caches:
             self._by_key[key] = cache
             return cache
 
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._by_key
+
     def drop(self, key: str) -> None:
         with self._lock:
             self._by_key.pop(key, None)
@@ -335,6 +339,10 @@ class LocalBackend:
                 self._open_packed = None
                 return self._full
         return self._single
+
+    def holds(self, cache_key: str) -> bool:
+        """See `Backend`; caches give way to others under the memory limit."""
+        return cache_key in self._caches
 
     def forget(self, cache_key: str) -> None:
         """Drop the KV cache of a closed document; its memory is returned."""

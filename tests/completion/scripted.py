@@ -88,6 +88,9 @@ class ScriptedBackend:
     def forget(self, cache_key: str) -> None:
         self.forgotten.append(cache_key)
 
+    def holds(self, cache_key: str) -> bool:
+        return cache_key not in self.forgotten
+
     def rename(self, cache_key: str, new_key: str) -> None:
         self.renamed.append((cache_key, new_key))
 

@@ -153,7 +153,7 @@ def test_a_span_that_begins_with_its_own_indentation() -> None:
     outcome = CompletionEngine(backend).complete(request)
     assert isinstance(outcome, Suggestion)
     assert outcome.insert == f"    # {WORDS}\n    {code}"
-    assert backend.requests[1].heal == b"    # "
+    assert backend.requests[1].heal == b"\n    # "
 
 
 def test_without_time_the_direct_candidate_is_shown() -> None:
@@ -261,6 +261,7 @@ def test_a_real_model_shares_the_cache_up_to_the_fork(tiny_backend: LocalBackend
         context_length = tiny_backend.context_length
         forget = tiny_backend.forget
         rename = tiny_backend.rename
+        holds = tiny_backend.holds
         affordable_tokens = tiny_backend.affordable_tokens
 
         def generate(self, request: GenerateRequest) -> GenerateResult:

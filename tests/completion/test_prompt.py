@@ -80,6 +80,30 @@ def test_a_slow_machine_reads_less_after_a_jump_and_keeps_what_it_has() -> None:
     assert common(prompt, again) >= len(prompt.ids) - 1
 
 
+def test_a_window_without_its_cache_is_not_read_again_whole() -> None:
+    """It grew while it was typed in; after a jump there is no time for all of it."""
+    held: set[str] = set()
+    builder = PromptBuilder(TOKENIZER, 512, held.__contains__)
+
+    def length(affordable: int | None) -> int:
+        prompt = builder.build(
+            LINES,
+            LINES,
+            uri="a",
+            window=WIDE,
+            mode=Mode.JOINT,
+            max_tokens=16,
+            affordable=affordable,
+        )
+        return len(prompt.ids)
+
+    whole = length(None)
+    held.add("a")
+    assert length(160) == whole
+    held.clear()
+    assert length(160) <= 160 + 4 < whole
+
+
 def test_a_look_at_another_place_and_back_keeps_both_windows() -> None:
     builder = new()
     home, there = len(LINES) // 2, len(LINES) // 4
