@@ -73,7 +73,10 @@ class Row:
 
 
 def _tokens(text: str) -> list[tokenize.TokenInfo] | None:
-    """Python's tokens; None where the text is no Python: its tokenizer alone is too lenient."""
+    """Python's tokens; None where the text is no Python: its tokenizer alone is too lenient.
+
+    None as well where a comment continues a line, which cannot do without it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -88,6 +91,8 @@ def _tokens(text: str) -> list[tokenize.TokenInfo] | None:
         if token.type == tokenize.COMMENT and not (
             row <= len(lines) and lines[row - 1].startswith(token.string, column)
         ):
+            return None
+        if token.type == tokenize.COMMENT and row > 1 and lines[row - 2].endswith("\\"):
             return None
     return tokens
 

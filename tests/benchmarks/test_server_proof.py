@@ -96,14 +96,21 @@ def test_the_keys_of_filters() -> None:
     golds = {"x = ": "one(1)", "y = ": "two(2)", "z = ": "three", "w = ": "'k'"}
     cases = [case(before, gold) for before, gold in golds.items()]
     # The third is hidden by a filter, so that the bare model is asked about it once more.
-    backend = ScriptedBackend("one(1)", "other(", "ab ab ab ab ab ab ab", "three", "'k'")
+    backend = ScriptedBackend("one(1)", "other()", "ab ab ab ab ab ab ab", "three", "'k'")
     result = filters.run(backend, cases, ConfidencePolicy(-1.5))
     assert result["n"] == 4
     assert result["shown_share"] == 0.75
     assert result["precision"] == pytest.approx(0.6667)
     assert result["correct_dropped"]["repetition"] == 0.25
     assert result["correct_dropped"]["parse_error"] == 0.0
-    # Errors in a file that was broken before are nobody's, and this one was not.
+    assert result["new_parse_errors"] == 0.0
+
+
+def test_new_parse_errors_are_those_that_the_gold_text_has_not() -> None:
+    """The filter hides most of them, so these are put there by hand."""
+    whole, broken = case("y = ", "two(2)"), case("y = ", "two(")
+    shown = [judged(whole, "other("), judged(whole, "other()"), judged(broken, "other(")]
+    result = filters.summarise(shown, ConfidencePolicy(-1.5))
     assert result["new_parse_errors"] == pytest.approx(0.3333)
 
 
