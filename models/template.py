@@ -51,7 +51,7 @@ _SLOTS = {slot.value: slot for slot in Slot}
 class Layout:
     """Special token ids and slots, in order.
 
-    `heal`: the last token of text is healed. `heal_blank_line`: a line of nothing but blanks is,
+    `heal`: the last word of the text is healed. `heal_blank_line`: a line of nothing but blanks is,
     with the line break before it; for models whose tokens hold both and that saw them in one.
     """
 
