@@ -25,7 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.training.syntax import Syntax
+
 Ids = NDArray[np.uint16]
+
+_LINE_TRIES = 4
+"""For a line that is not blank: a span of nothing but a line break teaches little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class FimConfig:
 
     rate: float = 0.80
     """Share of windows cut for infilling; the rest is plain text."""
-    joint: float = 0.85
+    joint: float = 0.5
     """Share of joint among the infilling samples."""
     context: float = 0.15
     """Share of infilling samples with text of other files in front."""
@@ -106,6 +111,7 @@ class Sampler:
     ) -> None:
         self._encode, self._config, self._rng = encode, config, rng
         self._special = special or Special()
+        self._parsed: tuple[Document, Syntax] | None = None
 
     def samples(self, documents: list[Document]) -> Iterator[Ids]:
         """Every document of one repository segment, each of its tokens about once."""
@@ -157,21 +163,31 @@ class Sampler:
         return begin + rng.randint(min(indent, len(text)), len(text))
 
     def _span(self, document: Document, first: int, last: int) -> tuple[int, int]:
-        """(begin, end) characters of a span to fill: line rest, lines, block or random."""
+        """(begin, end) characters of a span: line rest, lines, block, syntax node or random."""
         rng = self._rng
         low, high = document.line_starts(first)[0], document.line_starts(last + 1)[0]
-        line = rng.randint(first, last)
-        begin, stop = document.line_starts(line)[0], document.line_starts(line + 1)[0]
+        for _ in range(_LINE_TRIES):
+            line = rng.randint(first, last)
+            begin, stop = document.line_starts(line)[0], document.line_starts(line + 1)[0]
+            if document.text[begin:stop].strip():
+                break
         kind = rng.random()
-        if kind < 0.20:
+        if kind < 0.15:
             return rng.randint(begin, stop), stop
-        if kind < 0.45:
+        if kind < 0.35:
             after = document.line_starts(min(last + 1, line + rng.randint(1, 8)))[0]
             return (begin if rng.random() < 0.6 else rng.randint(begin, stop)), after
-        if kind < 0.65:
+        if kind < 0.50:
             return begin, self._block_end(document, line, last)
+        if kind < 0.80 and (kinds := self._syntax(document).within(low, high)):
+            return rng.choice(rng.choice(kinds))
         a, b = sorted((rng.randint(low, high), rng.randint(low, high)))
         return a, min(b, a + rng.choice((20, 80, 250, 800)))
+
+    def _syntax(self, document: Document) -> Syntax:
+        if self._parsed is None or self._parsed[0] is not document:
+            self._parsed = document, Syntax(document.text)
+        return self._parsed[1]
 
     @staticmethod
     def _block_end(document: Document, line: int, last: int) -> int:

@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None) -> Trainer:
             options.data, tokenizer, min(config.length, ROW_IDS),
             seed=config.seed, rank=ranks.rank, world=ranks.world,
         )  # fmt: skip
-        pairs = pair_batches(found, max(1, config.micro_batch // 2), min(1, config.workers))
+        pairs = pair_batches(found, max(1, config.micro_batch // 4), min(1, config.workers))
     trainer.run(
         dataset, log, lambda: save_checkpoint(trainer.model, options.out / "checkpoint"), pairs
     )
