@@ -29,20 +29,20 @@ FEATURES = (
     "short_prefix",
 )
 WEIGHTS: Mapping[str, float] = {
-    "bias": -0.7227,
-    "similar": 0.5282,
-    "bm25": 0.196,
-    "definitions": 0.0939,
-    "same_file": -0.0686,
-    "agreement": 0.3527,
-    "line_known": 0.1088,
-    "word_found": -0.0717,
-    "after_dot": 0.2442,
-    "in_call": 0.0289,
-    "line_start": 0.7336,
-    "short_prefix": 0.6224,
+    "bias": -0.8346,
+    "similar": 0.5223,
+    "bm25": 0.3997,
+    "definitions": 0.1005,
+    "same_file": 0.4464,
+    "agreement": -0.2784,
+    "line_known": 0.0649,
+    "word_found": 0.0531,
+    "after_dot": 0.1316,
+    "in_call": -0.1881,
+    "line_start": 0.3755,
+    "short_prefix": 0.9932,
 }
-LEAST_GAIN = 0.05
+LEAST_GAIN = 0.1
 """Nats; expected gains below this are noise of the gate itself."""
 NATS_PER_MS = 0.0005
 """Price of reading: what 100 ms of waiting must gain at least."""

@@ -53,7 +53,7 @@ class FimConfig:
 
     rate: float = 0.80
     """Share of windows cut for infilling; the rest is plain text."""
-    joint: float = 0.5
+    joint: float = 0.85
     """Share of joint among the infilling samples."""
     context: float = 0.15
     """Share of infilling samples with text of other files in front."""

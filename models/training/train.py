@@ -36,6 +36,7 @@ from models.training.cursors import read_cursors
 from models.training.data import FimDataset, batches
 from models.training.fim import FimConfig
 from models.training.model import (
+    IGNORE,
     Model,
     ModelConfig,
     load_checkpoint,
@@ -228,11 +229,16 @@ class Trainer:
                     )  # fmt: skip
 
     def _contrast(self, batch: tuple[Tensor, Tensor], kind: str, passes: int) -> Tensor:
-        """Add the gradient of a batch of pairs; returns the hinge."""
+        """Add the gradient of a batch of pairs; returns the hinge.
+
+        A code token counts there as much as any other: as a mean over a few hundred of them
+        against one over many thousands the term spoilt a whole run (dev/LOG.md).
+        """
         ids, targets = (t.to(self.ranks.device, non_blocking=True) for t in batch)
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             loss, hinge = contrast(self.model.row_losses(ids, targets))
-        (loss / passes).backward()  # type: ignore[no-untyped-call]
+        counted = (targets != IGNORE).sum() / (self.config.micro_batch * self.config.length)
+        (loss * counted / passes).backward()  # type: ignore[no-untyped-call]
         return hinge.detach()
 
     def _warm_up(self, kind: str) -> None:
