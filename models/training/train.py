@@ -231,14 +231,14 @@ class Trainer:
     def _contrast(self, batch: tuple[Tensor, Tensor], kind: str, passes: int) -> Tensor:
         """Add the gradient of a batch of pairs; returns the hinge.
 
-        A code token counts there as much as any other: as a mean over a few hundred of them
-        against one over many thousands the term spoilt a whole run (dev/LOG.md).
+        Code behind comments counts by its tokens, as any text does: a mean over a few hundred
+        of them, beside one over many thousands, likely spoilt a whole run (dev/LOG.md).
         """
         ids, targets = (t.to(self.ranks.device, non_blocking=True) for t in batch)
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             loss, hinge = contrast(self.model.row_losses(ids, targets))
-        counted = (targets != IGNORE).sum() / (self.config.micro_batch * self.config.length)
-        (loss * counted / passes).backward()  # type: ignore[no-untyped-call]
+        positive = (targets[0::2] != IGNORE).sum() / (self.config.micro_batch * self.config.length)
+        (loss * positive / passes).backward()  # type: ignore[no-untyped-call]
         return hinge.detach()
 
     def _warm_up(self, kind: str) -> None:

@@ -185,6 +185,18 @@ def test_training_on_pairs_closes_the_hinge(tokenizer) -> None:
     assert hinges[-1] < hinges[0]
 
 
+def test_pairs_count_by_their_tokens(run_arguments, tokenizer, tmp_path: Path) -> None:  # noqa: F811
+    trainer = train.main([*run_arguments, "--out", str(tmp_path), "--tokens", "768"])
+    found = [both for block in blocks(SOURCE) if (both := pair(block, tokenizer, 300))]
+    gradients = []
+    for times in (1, 2):  # the mean over the pairs is the same
+        batch = pivots.tensors([row for both in found * times for row in both], 300)
+        trainer.model.zero_grad()
+        trainer._contrast(batch, "cpu", passes=1)
+        gradients.append(trainer.model.embed_tokens.weight.grad.clone())
+    torch.testing.assert_close(gradients[1], 2 * gradients[0])
+
+
 def shard(folder: Path, *texts: str) -> Path:
     write_shards(
         [{"repo": "a/b", "path": f"{n}.py", "text": text} for n, text in enumerate(texts)],
