@@ -30,7 +30,7 @@ from models.training.syntax import Syntax
 Ids = NDArray[np.uint16]
 
 _LINE_TRIES = 4
-"""For a line that is not blank: a span of nothing but a line break teaches little."""
+"""To find one that is not blank: a span of nothing but a line break teaches little."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 LEAST_CHARACTERS, MOST_CHARACTERS = 3, 1000
-"""Of a span; a name alone teaches little, and a class is no gap."""
+"""Of a span; what is shorter teaches little, and a whole class is no gap."""
 
 Span = tuple[int, int]
 
