@@ -101,7 +101,7 @@ def _rows(editor: Driver, query: str) -> list[str]:
         return [row[0] for row in database.execute(query)]
 
 
-def _suggest(editor: Driver, typed: str = TYPED) -> str:
+def suggest(editor: Driver, typed: str = TYPED) -> str:
     """Type where a statement may stand; the ghost text."""
     editor.begin("from enum import")
     editor.type(typed)
@@ -112,7 +112,7 @@ def _suggest(editor: Driver, typed: str = TYPED) -> str:
     return ghost
 
 
-def _suggest_block(editor: Driver) -> str:
+def suggest_block(editor: Driver) -> str:
     """Open a block that a model has more than one line for; the ghost text."""
     editor.begin("from enum import")
     editor.type(BLOCK)
@@ -132,7 +132,7 @@ def _taken(editor: Driver, ghost: str) -> str:
 
 
 def typing_shows_and_accept_inserts(editor: Driver) -> None:
-    ghost = _suggest(editor)
+    ghost = suggest(editor)
     shown = _ids(editor, SHOWN)
     assert _accepted(editor) == []
     editor.press("accept")
@@ -144,7 +144,7 @@ def typing_shows_and_accept_inserts(editor: Driver) -> None:
 
 
 def typing_along_moves_the_ghost(editor: Driver) -> None:
-    ghost = _suggest(editor)
+    ghost = suggest(editor)
     assert len(ghost) > 1
     editor.type(ghost[0])
     editor.wait_for(lambda: editor.ghost() == ghost[1:])
@@ -157,7 +157,7 @@ def typing_along_moves_the_ghost(editor: Driver) -> None:
 
 def words_are_accepted_one_by_one(editor: Driver) -> None:
     typed = "def average(values: list[float]) -> float: return sum"
-    ghost = _suggest(editor, typed)
+    ghost = suggest(editor, typed)
     assert len(ghost) > 4
     taken = ""
     for step in (1, 2):
@@ -176,7 +176,7 @@ def words_are_accepted_one_by_one(editor: Driver) -> None:
 
 
 def lines_are_accepted_one_by_one(editor: Driver) -> None:
-    ghost = _suggest_block(editor)
+    ghost = suggest_block(editor)
     first, rest = ghost.split("\n", 1)
     start = editor.before
     editor.press("accept_line")
@@ -192,7 +192,7 @@ def lines_are_accepted_one_by_one(editor: Driver) -> None:
 
 
 def a_block_is_shown_and_accepted_whole(editor: Driver) -> None:
-    ghost = _suggest_block(editor)
+    ghost = suggest_block(editor)
     start = editor.before
     editor.press("accept")
     editor.wait_for(lambda: editor.before == start + ghost)
@@ -201,7 +201,7 @@ def a_block_is_shown_and_accepted_whole(editor: Driver) -> None:
 
 
 def undo_takes_back_what_was_accepted(editor: Driver) -> None:
-    ghost = _suggest(editor)
+    ghost = suggest(editor)
     editor.press("accept")
     editor.wait_for(lambda: editor.line == TYPED + ghost)
     editor.press("undo")
@@ -209,7 +209,7 @@ def undo_takes_back_what_was_accepted(editor: Driver) -> None:
 
 
 def what_is_dismissed_stays_away(editor: Driver) -> None:
-    ghost = _suggest(editor)
+    ghost = suggest(editor)
     editor.press("dismiss")
     editor.no_ghost()
     editor.wait_for(lambda: _ids(editor, DISMISSED))
@@ -221,7 +221,7 @@ def what_is_dismissed_stays_away(editor: Driver) -> None:
 
 
 def the_next_one_is_another(editor: Driver) -> None:
-    ghost = _suggest(editor)
+    ghost = suggest(editor)
     editor.press("next")
     editor.wait_for(lambda: editor.ghost() != ghost)
     other = editor.ghost()
@@ -284,7 +284,7 @@ def a_closed_bracket_is_not_doubled(editor: Driver) -> None:
 
 
 def a_killed_server_is_started_again(editor: Driver) -> None:
-    _suggest(editor)
+    suggest(editor)
     # What a server has not written when it is killed is lost.
     editor.wait_for(lambda: _rows(editor, "select suggestion_id from shown"))
     editor.press("kill_server")
@@ -296,14 +296,14 @@ def a_killed_server_is_started_again(editor: Driver) -> None:
 
 def other_letters_stand_before_the_cursor(editor: Driver) -> None:
     typed = 'moods = ["😀", "é"]; total = len('
-    ghost = _suggest(editor, typed)
+    ghost = suggest(editor, typed)
     editor.press("accept")
     editor.wait_for(lambda: editor.line == typed + ghost)
     editor.wait_for(lambda: _accepted(editor))
 
 
 def a_crlf_file_stays_one(editor: Driver) -> None:
-    ghost = _suggest_block(editor)
+    ghost = suggest_block(editor)
     start = editor.before
     editor.press("accept")
     editor.wait_for(lambda: editor.before == start + ghost)
@@ -320,7 +320,7 @@ def a_renamed_file_is_followed(editor: Driver) -> None:
     editor.wait_for(lambda: len(editor.sent("textDocument/didOpen")) == 2)
     closed = editor.sent("textDocument/didClose")[-1]["textDocument"]["uri"]
     assert unquote(closed) == unquote(old.as_uri())
-    _suggest(editor)
+    suggest(editor)
     asked = editor.sent("textDocument/inlineCompletion")[-1]
     assert unquote(asked["textDocument"]["uri"]) == unquote(new.as_uri())
 

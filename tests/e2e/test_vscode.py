@@ -28,7 +28,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.e2e import vscode
-from tests.e2e.cases import BLOCK, CASES, PARTIAL, SHOWN, TYPED
+from tests.e2e.cases import CASES, PARTIAL, SHOWN, TYPED, suggest, suggest_block
 from tests.e2e.vscode import VSCodeDriver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,10 +77,7 @@ def test_case(editor: VSCodeDriver, source: Path, case: str) -> None:
 
 def test_tab_at_once_was_seen_as_well(editor: VSCodeDriver, source: Path) -> None:
     editor.open(source)
-    editor.begin("from enum import")
-    editor.type(TYPED)
-    editor.wait_for(lambda: editor.line == TYPED)
-    ghost = editor.ghost()
+    ghost = suggest(editor)
     editor.picture("vscode-ghost-text")
     editor.press("accept")
     editor.wait_for(lambda: editor.line == TYPED + ghost)
@@ -92,11 +89,7 @@ def test_tab_at_once_was_seen_as_well(editor: VSCodeDriver, source: Path) -> Non
 
 def test_a_block_is_drawn_below_the_line(editor: VSCodeDriver, source: Path) -> None:
     editor.open(source)
-    editor.begin("from enum import")
-    editor.type(BLOCK)
-    editor.wait_for(lambda: editor.line.isspace())
-    ghost = editor.ghost()
-    assert ghost.count("\n") >= 1
+    suggest_block(editor)
     editor.picture("vscode-block")
     text = editor.text
     editor.press("dismiss")
@@ -220,10 +213,7 @@ def test_two_windows_on_one_folder(editor: VSCodeDriver, source: Path) -> None:
         editor.page.switch_to.window(handle)
         editor.file = file
         editor.focus()
-        editor.begin("from enum import")
-        editor.type(TYPED)
-        editor.wait_for(lambda: editor.line == TYPED)
-        ghost = editor.ghost()
+        ghost = suggest(editor)
         editor.press("accept")
         editor.wait_for(lambda ghost=ghost: editor.line == TYPED + ghost)
 
@@ -244,10 +234,7 @@ def test_a_folder_that_is_not_trusted_starts_nothing(
     with vscode.window(tmp_path, extensions, settings) as editor:
         editor.open(source)
         assert "Restricted Mode" in editor.text_of('[id="status.workspaceTrust"]')
-        editor.begin("from enum import")
-        editor.type(TYPED)
-        editor.wait_for(lambda: editor.line == TYPED)
-        assert editor.ghost()
+        assert suggest(editor)
         assert not started.exists()
         editor.picture("vscode-untrusted")
 
@@ -261,10 +248,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path, extensions: Path, source:
     settings = {"snowcoder.command": ["env", *unwritable, *vscode.server_command(tmp_path)]}
     with vscode.window(tmp_path, extensions, settings) as editor:
         editor.open(source)
-        editor.begin("from enum import")
-        editor.type(TYPED)
-        editor.wait_for(lambda: editor.line == TYPED)
-        ghost = editor.ghost()
+        ghost = suggest(editor)
         editor.press("accept")
         editor.wait_for(lambda: editor.line == TYPED + ghost)
         assert "check" in editor.status()
