@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -29,7 +30,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from completion.context import store
-from completion.context.files import GIT_IGNORE_FILE, Files, Found, text_of
+from completion.context.files import GIT_IGNORE_FILE, Files, Found, spellable, text_of
 from completion.context.outline import outline
 from completion.context.store import Store, TornIndexError
 from completion.exclude import IGNORE_FILE
@@ -40,6 +41,9 @@ _MANY = 200
 """More paths at once are a switched branch: one scan is less work and misses nothing."""
 _BATCH = 500
 _LOOK_S = 2.0
+_SETTLED_NS = 2_000_000_000
+"""A file changed so lately may change again without another time: file systems count in steps."""
+_UNSETTLED = -1
 _RESCAN_S = 600.0
 _LEAST_BETWEEN_S = 10.0
 _NICE = 15
@@ -71,19 +75,26 @@ class Builder:
         self._progress = progress
         self._store: Store | None = None
         self._files = Files(root, exclude)
+        self._told: set[str] = set()
 
     def scan(self) -> int:
         """Make the index say what the folder says; returns how many files it has."""
+        # Opened anew, it is read for damage: what tore while it was in use is found here.
+        self.close()
+        self._files.skipped.clear()
         with store.locked(self._folder):
             try:
-                return self._update_all(self._open())
+                files = self._update_all(self._open())
             except (TornIndexError, sqlite3.DatabaseError) as error:
+                if store.is_full(error):
+                    raise
                 level = logging.WARNING if store.current(self._folder) else logging.INFO
                 logger.log(level, "building the index of %s anew: %s", self._root, error)
-            self.close()
-            with Store.anew(self._folder) as new:
-                seen = self._put_all(new, lambda: None)
-            return len(seen)
+                self.close()
+                with Store.anew(self._folder) as new:
+                    files = len(self._put_all(new, lambda: None))
+        self._tell_skipped()
+        return files
 
     def update(self, paths: Iterable[str]) -> int:
         """Look at these paths again: files, or folders that were made, moved or deleted.
@@ -91,12 +102,13 @@ class Builder:
         Returns:
             How many files the index has.
         """
-        unique = list(dict.fromkeys(paths))
+        unique = [path for path in dict.fromkeys(paths) if spellable(path)]
         names = {path.rpartition("/")[2] for path in unique}
         if len(unique) > _MANY or names & {IGNORE_FILE, GIT_IGNORE_FILE}:
             return self.scan()
         if any(os.path.isdir(self._root / path) for path in unique):  # noqa: PTH112 - never raises
             return self.scan()
+        self._files.skipped.clear()
         try:
             with store.locked(self._folder):
                 current = self._open()
@@ -107,8 +119,11 @@ class Builder:
                         current.remove(path)
                 count = current.count()
                 current.commit()
-                return count
+            self._tell_skipped()
+            return count
         except (TornIndexError, sqlite3.DatabaseError) as error:
+            if store.is_full(error):
+                raise
             logger.warning("the index of %s has to be looked at: %s", self._root, error)
             self.close()
         return self.scan()
@@ -126,6 +141,13 @@ class Builder:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def _tell_skipped(self) -> None:
+        """One line for all of them, and none that was said before."""
+        line = str(self._files.skipped)
+        if line and line not in self._told:
+            self._told.add(line)
+            logger.warning("not indexed of %s: %s", self._root, line)
 
     def _open(self) -> Store:
         if self._store is not None and self._store.path == store.current(self._folder):
@@ -171,18 +193,27 @@ class Builder:
             return None
         digest = blake2b(content, digest_size=16).digest()
         known = current.known(found.path)
+        changed_ns = found.mtime_ns
+        if time.time_ns() - changed_ns < _SETTLED_NS:
+            # The next look reads it again.
+            changed_ns = _UNSETTLED
         if known is not None and known[3] == digest:
-            current.touch(known[0], found.size, found.mtime_ns)
+            current.touch(known[0], found.size, changed_ns)
             return known[0]
         result = outline(found.path, text_of(content))
-        return current.put(found.path, found.size, found.mtime_ns, digest, result)
+        return current.put(found.path, found.size, changed_ns, digest, result)
 
 
 class GitWatch:
-    """Tells when a repository's files may have changed without the editor: a switched branch."""
+    """Tells when a repository's files may have changed without the editor: a switched branch.
+
+    Args:
+        root: a folder of the repository's work tree, not only its uppermost one.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._paths = (root / ".git" / "HEAD", root / ".git" / "index")
+        git = _git_folder(root)
+        self._paths = () if git is None else (git / "HEAD", git / "index")
         self._seen = self._look()
 
     def changed(self) -> bool:
@@ -190,8 +221,32 @@ class GitWatch:
         before, self._seen = self._seen, self._look()
         return before != self._seen
 
-    def _look(self) -> list[int]:
-        return [path.stat().st_mtime_ns if path.exists() else 0 for path in self._paths]
+    def _look(self) -> list[tuple[int, int, int]]:
+        return [_stamp(path) for path in self._paths]
+
+
+def _git_folder(root: Path) -> Path | None:
+    """Where `root`'s repository keeps HEAD; None where there is none."""
+    for folder in (root, *root.absolute().parents):
+        git = folder / ".git"
+        if os.path.isdir(git):  # noqa: PTH112 - never raises
+            return git
+        with suppress(OSError, ValueError):
+            # A linked work tree or a submodule: a file says where.
+            with git.open(encoding="utf-8", errors="surrogateescape") as stream:
+                line = stream.readline(4096)
+            if line.startswith("gitdir:"):
+                return folder / line.removeprefix("gitdir:").strip()
+    return None
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Changes with the file; it may be gone or out of reach."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return 0, 0, 0
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_input(jobs: SimpleQueue[dict[str, Any] | None]) -> None:

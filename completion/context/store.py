@@ -67,7 +67,9 @@ def workspace_folder(cache: Path, root: Path, exclude: Sequence[str] = ()) -> Pa
         exclude: patterns of the user. With others it is another index: two windows may differ,
             and what one of them excludes must not reach its prompts.
     """
-    key = b"\0".join((os.fsencode(root.absolute()), *(os.fsencode(one) for one in exclude)))
+    # Neither a path nor a setting need be UTF-8.
+    named = (str(root.absolute()), *exclude)
+    key = b"\0".join(name.encode("utf-8", "surrogatepass") for name in named)
     return cache / "index" / hashlib.sha256(key).hexdigest()[:20]
 
 
@@ -89,6 +91,11 @@ def current(folder: Path) -> Path | None:
         if name and "/" not in name and (folder / name).is_file():
             return folder / name
     return None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk has no room left: no damage, and building anew would need more."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def stamp(folder: Path) -> tuple[int, int] | None:
@@ -167,6 +174,8 @@ class Store:
                 (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if verdict != "ok":
                     raise TornIndexError(f"the index is damaged: {verdict}")
+                # SQLite before 3.44 looks into no virtual table by itself.
+                connection.execute("INSERT INTO words(words) VALUES('integrity-check')")
             _tune(connection)
             # Copying the log into the database is done by `rest`, not while somebody waits.
             connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -201,10 +210,14 @@ class Store:
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-        finally:
             connection.close()
-        with building.open("rb+") as stream:
-            os.fsync(stream.fileno())
+            with building.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        except BaseException:
+            connection.close()
+            # On a full disk the room is needed.
+            _sweep(folder, keep=current(folder))
+            raise
         database = building.with_suffix(".db")
         building.replace(database)
         pointer = folder / f"{_CURRENT}.{os.getpid()}"

@@ -149,6 +149,9 @@ class StoredIndex:
             return []
         try:
             return connection.execute(query, values).fetchall()
+        except UnicodeEncodeError:
+            # Half of a surrogate pair in a document or its URI: no indexed text has one.
+            return []
         except sqlite3.OperationalError as error:
             # Locked for a moment, or gone.
             logger.info("the index of %s did not answer: %s", self._folder.name, error)
