@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".snowcoderignore"
+_MOST_CHARACTERS = 4096
+"""No path that could match is longer; a damaged file may be one line, which takes minutes."""
 
 SECRET_PATTERNS = (
     ".env",
@@ -68,6 +70,8 @@ def readable_patterns(text: str) -> list[str]:
     """The lines of an ignore file, those that cannot be read left out."""
     lines = []
     for line in text.splitlines():
+        if len(line) > _MOST_CHARACTERS:
+            continue
         try:
             check_patterns([line])
         except PatternError:
