@@ -6,14 +6,17 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from completion.context import builder as builder_module
 from completion.context import store
 from completion.context.builder import Builder, GitWatch
 from completion.context.memory import MemoryIndex
@@ -175,8 +178,9 @@ def test_after_any_edits_it_is_what_it_would_be_if_built_anew(
         lambda path: path.unlink(),
         lambda path: execute(path, "PRAGMA user_version=0"),
         lambda path: execute(path, "DROP TABLE chunks"),
+        lambda path: execute(path, "UPDATE words_data SET block=zeroblob(9) WHERE id>1000"),
     ],
-    ids=["overwritten", "cut off", "gone", "of another version", "without a table"],
+    ids=["overwritten", "cut off", "gone", "of another version", "without a table", "words"],
 )
 def test_a_torn_database_is_built_anew(damage: Any, root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "index"
@@ -285,3 +289,49 @@ def test_a_switched_branch_is_noticed(root: Path, tmp_path: Path) -> None:
     os.utime(root / ".git" / "HEAD", ns=(1, 1))
     assert git.changed()
     assert not git.changed()
+
+
+@pytest.mark.parametrize("inside", [".", "pkg"], ids=["its top", "a folder in it"])
+def test_a_switched_branch_of_a_linked_work_tree_is_noticed(
+    inside: str, root: Path, tmp_path: Path
+) -> None:
+    head = tmp_path / "main" / ".git" / "worktrees" / "work" / "HEAD"
+    head.parent.mkdir(parents=True)
+    head.write_text("ref: refs/heads/main\n")
+    put(root, ".git", f"gitdir: {head.parent}\n")
+    (root / inside).mkdir(exist_ok=True)
+    git = GitWatch(root / inside)
+    assert not git.changed()
+    head.write_text("ref: refs/heads/other\n")
+    assert git.changed()
+    head.unlink()
+    assert git.changed()
+    assert not git.changed()
+
+
+def test_a_switched_branch_is_indexed_without_being_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder_module, "_LOOK_S", 0.02)
+    monkeypatch.setattr(builder_module, "_LEAST_BETWEEN_S", 0.0)
+    put(root, ".git/HEAD", "ref: refs/heads/main\n")
+    folder, jobs = tmp_path / "index", SimpleQueue[dict[str, Any] | None]()
+    index = built(root, folder)
+    builder = Builder(root, folder)
+    arguments = (builder, GitWatch(root), jobs, 0)
+    thread = threading.Thread(target=builder_module._serve, args=arguments, daemon=True)
+    (root / "shop.py").unlink()
+    put(root, "other.py", "def plum(): ...\n")
+    put(root, ".git/HEAD", "ref: refs/heads/other\n")
+    thread.start()
+    end = time.monotonic() + 30
+    while not index.search(["plum"], 5) and time.monotonic() < end:
+        time.sleep(0.02)
+    put(root, "third.py", "def pear_tree(): ...\n")
+    put(root, ".git/HEAD", "ref: refs/heads/third-one\n")
+    while not index.search(["pear_tree"], 5) and time.monotonic() < end:
+        time.sleep(0.02)
+    jobs.put(None)
+    thread.join(30)
+    assert index.search(["pear_tree"], 5)
+    assert index.search(["apple"], 5) == []
