@@ -4,7 +4,8 @@ Usage: python -m benchmarks.engine [--against llama.cpp] [--model PATH] [--json]
 
 Both run the same token ids with the same stop rules and threads, in turns. Ratios are llama.cpp's
 time divided by ours, each the worse of one and two threads. llama.cpp runs with the flags that are
-fastest here. Needs the `bench` extra; the machine should have nothing else to do.
+fastest here. Needs the `bench` extra; the machine should have nothing else to do. With a published
+shape's name as `--model`, what is measured is that of `benchmarks.shapes`, at 8 and 4 bits.
 """
 
 from __future__ import annotations
@@ -273,11 +274,19 @@ def main(given: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--against", choices=["llama.cpp"], help="the peer; without, only ours")
-    parser.add_argument("--model", help="a packaged model's name or a folder with weights")
+    parser.add_argument(
+        "--model", help="name or folder of a model, or a shape of benchmarks.shapes"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 2")
     parser.add_argument("--files", type=int, help="only so many files of the trace")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     arguments = parser.parse_args(given)
+    from benchmarks import shapes  # which needs this module
+
+    if arguments.model in shapes.CONFIGS:
+        given = [arguments.model, "--threads", str(max(arguments.threads))]
+        given += ["--peer"] * bool(arguments.against) + ["--json"] * arguments.json
+        return shapes.main(given)
     weights = find(arguments.model)
     results = []
     for threads in arguments.threads:

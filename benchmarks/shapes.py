@@ -6,8 +6,10 @@ No checkpoint is needed: time and memory depend on the shape alone. Weights are 
 at a time and packed in both engines' formats: ours as `snowcoder models import` does it,
 llama.cpp's as Q4_0 or Q8_0 blocks with a Q8_0 head, as many bits as ours. Both engines run the
 same token ids in turns, llama.cpp with its weights as they are and repacked for this processor;
-ratios are to the faster of the two. Needs the `bench` extra, 3 GB of memory and, for 1.3 B, 5 GB
-of disk; the machine should have nothing else to do. Files are kept in `--folder`.
+ratios are to the faster of the two. `logits_error` compares with PyTorch in float32 on the same
+weights, for 64 random ids: the distance of all logits, divided by the length of PyTorch's. Needs
+the `bench` extra, 4 GB of memory and, for 1.3 B, 5 GB of disk; the machine should have nothing
+else to do. Files are kept in `--folder`.
 """
 
 from __future__ import annotations
@@ -61,9 +63,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_theta": 1_000_000.0,
         "tie_word_embeddings": True,
     },
+    "starcoder2-3b": {
+        "model_type": "starcoder2",
+        "hidden_size": 3072,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 2,
+        "intermediate_size": 12_288,
+        "vocab_size": 49_152,
+        "max_position_embeddings": 16_384,
+        "sliding_window": 4096,
+        "norm_epsilon": 1e-5,
+        "rope_theta": 999_999.4420358813,
+        "hidden_act": "gelu_pytorch_tanh",
+        "use_bias": True,
+        "tie_word_embeddings": True,
+    },
 }
 _CONTEXT = 2048
 _PREFILL = 512
+_COMPARED = 64
 _STEPS = 24
 _ROUNDS = 3
 _PEERS = {"llama.cpp": False, "llama.cpp_repacked": True}
@@ -96,11 +115,26 @@ def decoder(name: str) -> Decoder:
     return replace(read_decoder(CONFIGS[name]), max_position_embeddings=_CONTEXT)
 
 
+def random_ids(shape: Decoder, count: int) -> list[int]:
+    """The text that all engines read."""
+    ids: list[int] = np.random.default_rng(0).integers(300, shape.vocab_size, count).tolist()
+    return ids
+
+
 def prepare(name: str, bits: int, folder: Path, *, peer: bool) -> tuple[Path, Path]:
-    """Our weights directory and llama.cpp's file; made where they are not there yet."""
+    """Our weights directory and llama.cpp's file; made where they are not there yet.
+
+    So are PyTorch's logits, which `logits_error` reads.
+    """
     shape = decoder(name)
     ours, theirs = folder / f"{name}-{bits}", folder / f"{name}-q{bits}_0.gguf"
-    parameters = RandomParameters(shape)
+    parameters, reference = RandomParameters(shape), _reference(name, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not reference.exists():
+        from benchmarks.shape_reference import reference_logits
+
+        logits = reference_logits(CONFIGS[name], parameters, random_ids(shape, _COMPARED))
+        np.save(reference, logits)
     if not (ours / "model.onnx").exists():
         ours.mkdir(parents=True, exist_ok=True)
         write_graph(shape, parameters, ours, Precision(bits), key=f"{name} {bits}")
@@ -109,6 +143,21 @@ def prepare(name: str, bits: int, folder: Path, *, peer: bool) -> tuple[Path, Pa
         write_decoder(shape, parameters, partial, name=name, bits=bits)
         partial.rename(theirs)
     return ours, theirs
+
+
+def _reference(name: str, folder: Path) -> Path:
+    return folder / f"{name}-logits.npy"
+
+
+def logits_error(sequence: TokenSequence, shape: Decoder, reference: Path) -> float:
+    """Distance of an engine's logits from those in the file `reference`, relative to their length.
+
+    Forgets what `sequence` held.
+    """
+    wanted = np.load(reference)
+    sequence.truncate(0)
+    found = sequence.append(random_ids(shape, len(wanted)), len(wanted))
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 def _resident() -> int:
@@ -139,14 +188,16 @@ def load(
     return OurSequence(ModelSession(path, manifest, threads))
 
 
-def measure_turn(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
+def measure_turn(
+    engine: str, path: Path, name: str, threads: int, reference: Path
+) -> dict[str, float]:
     """One turn of one engine, in a process of its own."""
     shape = decoder(name)
     before = _resident()
     started = time.perf_counter()
     sequence = load(engine, path, shape, threads)
     load_s = time.perf_counter() - started
-    ids = np.random.default_rng(0).integers(300, shape.vocab_size, _PREFILL + _STEPS).tolist()
+    ids = random_ids(shape, _PREFILL + _STEPS)
     sequence.append(ids[:64], 1)
     sequence.truncate(0)
     started = time.perf_counter()
@@ -162,13 +213,15 @@ def measure_turn(engine: str, path: Path, name: str, threads: int) -> dict[str, 
         "prefill_ms_per_token": prefill / _PREFILL * 1e3,
         "ms_per_token": statistics.median(steps) * 1e3,
         "rss_mb": (_resident() - before) / 1e6,
+        # Last: the reference counts as memory, too.
+        "logits_error": logits_error(sequence, shape, reference),
     }
 
 
-def _apart(engine: str, path: Path, name: str, threads: int) -> dict[str, float]:
+def _apart(engine: str, path: Path, name: str, threads: int, reference: Path) -> dict[str, float]:
     """`measure_turn` where memory and threads of one engine are not in the other's way."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure_turn, engine, path, name, threads).result()
+        return pool.submit(measure_turn, engine, path, name, threads, reference).result()
 
 
 def measure(
@@ -176,16 +229,17 @@ def measure(
 ) -> dict[str, Any]:
     """Medians of all turns of each engine, and ours divided by llama.cpp's."""
     ours, theirs = prepare(name, bits, folder, peer=peer)
+    reference = _reference(name, folder)
     engines = {"ours": ours} | (dict.fromkeys(_PEERS, theirs) if peer else {})
     turns: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
     for _ in range(rounds):
         for engine, path in engines.items():
-            turns[engine].append(_apart(engine, path, name, threads))
+            turns[engine].append(_apart(engine, path, name, threads, reference))
             time.sleep(_PAUSE_S)
     result: dict[str, Any] = {"shape": name, "bits": bits, "threads": threads}
     for engine, taken in turns.items():
         result[engine] = {
-            key: round(statistics.median(turn[key] for turn in taken), 3) for key in taken[0]
+            key: round(statistics.median(turn[key] for turn in taken), 4) for key in taken[0]
         }
     if peer:
         result["ratio"] = {

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("gguf")
 
-from benchmarks import shapes
+from benchmarks import engine, shapes
+from benchmarks.shape_reference import reference_logits
 from models.export.decoder import ARCHITECTURES, Decoder, read_decoder
 from models.export.gguf import write_decoder
 from models.export.graph import write_graph
@@ -68,12 +69,14 @@ def test_every_architecture_is_tried():
 def test_a_shape_is_measured_and_its_files_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(shapes.CONFIGS, "small", SMALL)
     # A process of its own would not know the shape.
-    monkeypatch.setattr(shapes, "_apart", lambda *arguments: shapes.measure_turn(*arguments))
+    monkeypatch.setattr(shapes, "_apart", shapes.measure_turn)
     options = ["--rounds", "1", "--threads", "1", "--folder", str(tmp_path), "--json"]
     assert shapes.main(["small", "--bits", "4", "8", *options]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert [run["bits"] for run in runs] == [4, 8]
     assert all(run["ours"]["ms_per_token"] > 0 for run in runs)
+    four, eight = (run["ours"]["logits_error"] for run in runs)
+    assert 0 < eight < 0.05 < four < 0.3
     written = (tmp_path / "small-4" / "model.data").stat().st_mtime_ns
     assert shapes.main(["small", "--bits", "4", *options]) == 0
     assert (tmp_path / "small-4" / "model.data").stat().st_mtime_ns == written
@@ -81,4 +84,30 @@ def test_a_shape_is_measured_and_its_files_kept(tmp_path, monkeypatch, capsys):
 
 def test_published_shapes_have_the_published_size():
     sizes = {name: round(shapes.decoder(name).parameters / 1e9, 2) for name in shapes.CONFIGS}
-    assert sizes == {"arctic-snowcoder-1.3b": 1.36, "qwen2.5-coder-0.5b": 0.49}
+    published = {"arctic-snowcoder-1.3b": 1.36, "qwen2.5-coder-0.5b": 0.49, "starcoder2-3b": 3.03}
+    assert sizes == published
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "starcoder2"])
+def test_the_reference_of_a_shape_is_that_of_the_whole_model(kind):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    config = CONFIGS[kind]().to_dict()
+    parameters = LargerParameters(read_decoder(config))
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[kind]()).eval()
+    model.load_state_dict(
+        {name: torch.tensor(parameters[name]) for name in parameters}, strict=False
+    )
+    model.tie_weights()
+    ids = list(range(5, 40))
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits[0].numpy()
+    np.testing.assert_allclose(reference_logits(config, parameters, ids), wanted, atol=1e-4)
+
+
+def test_a_shape_is_a_model_of_the_engine_s_benchmark(monkeypatch):
+    given = []
+    monkeypatch.setattr(shapes, "main", lambda arguments: given.extend(arguments) or 0)
+    assert engine.main(["--model", "starcoder2-3b", "--against", "llama.cpp", "--json"]) == 0
+    assert given == ["starcoder2-3b", "--threads", "2", "--peer", "--json"]
