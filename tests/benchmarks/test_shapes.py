@@ -8,11 +8,11 @@ pytest.importorskip("gguf")
 
 from benchmarks import engine, shapes
 from benchmarks.shape_reference import reference_logits
+from benchmarks.trained import CONFIGS
 from models.export.decoder import ARCHITECTURES, Decoder, read_decoder
 from models.export.gguf import write_decoder
 from models.export.graph import write_graph
 from models.export.packing import Precision
-from tests.models.trained import CONFIGS
 
 SMALL = {
     "model_type": "llama",

@@ -27,6 +27,8 @@ FAILURES: list[list[Part]] = [
     [b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"],
     [HEAD.replace(b"event-stream", b"html"), b"<html>"],
     [HEAD, event("val", model="other")],
+    [HEAD, event("val")[:30]],
+    [HEAD, event("val")[:30], 30.0],
 ]
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-QWEN = ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"]
-
 
 @pytest.fixture(scope="session")
 def trained_checkpoint(tmp_path_factory) -> Callable[[str], Path]:
     """A function from an architecture's name to its checkpoint directory."""
-    from tests.models.trained import foreign_tokenizer, train
+    from benchmarks.trained import QWEN, foreign_tokenizer, train
 
     made: dict[str, Path] = {}
     tokenizer = foreign_tokenizer(QWEN)

@@ -4,13 +4,13 @@ import pytest
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from benchmarks.trained import code, foreign_tokenizer
 from completion.prompt import PromptBuilder
 from completion.types import Mode, WindowPolicy
 from models.errors import TokenizerError
 from models.export.fim import detect
 from models.template import OWN_TEMPLATE, Slot
 from models.tokenizer import Tokenizer
-from tests.models.trained import code, foreign_tokenizer
 
 EOT = "<|endoftext|>"
 DEEPSEEK = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]

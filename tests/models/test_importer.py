@@ -9,6 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from benchmarks import agreement
+from benchmarks.trained import CONFIGS, VOCABULARY
+from completion.engine import CompletionEngine
+from completion.types import CompletionRequest, DecodePolicy, Policies
 from models.errors import ModelError, TokenizerError, WeightsError
 from models.export import importer
 from models.export.checkpoint import Checkpoint
@@ -19,9 +23,8 @@ from models.export.packing import Precision
 from models.export.quantize import dequantize, dequantize_blocks, quantize_blocks
 from models.export.store import JOURNAL, TensorStore
 from models.export.verify import QuantizedSequencer, ReferenceSequencer, compare_logits
+from models.local import LocalBackend
 from models.registry import load_manifest, verify
-from models.tokenizer import Tokenizer
-from tests.models.trained import CONFIGS, LENGTH, VOCABULARY, held_out
 
 KINDS = sorted(CONFIGS)
 
@@ -35,42 +38,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-TOKENS = 256
-
-
-def greedy(sequencer, prompt, count):
-    """`count` tokens that the model continues with, each the likeliest."""
-    sequencer.restart()
-    logits = sequencer.append(prompt, 1)
-    ids = []
-    for _ in range(count):
-        ids.append(int(logits[-1].argmax()))
-        logits = sequencer.append([ids[-1]], 1)
-    return ids
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_import_computes_what_pytorch_does(kind, trained_checkpoint, tmp_path):
-    checkpoint = trained_checkpoint(kind)
-    reference = ReferenceSequencer(checkpoint)
-    exact = import_checkpoint(checkpoint, tmp_path, "exact", Precision.FLOAT)
-    tokenizer = Tokenizer.from_file(tmp_path / "exact" / "tokenizer.json", exact.template)
-    ids = tokenizer.encode(held_out())
-    ours = QuantizedSequencer(tmp_path / "exact")
-    assert greedy(ours, ids[:64], TOKENS) == greedy(reference, ids[:64], TOKENS)
-
-    rounded = import_checkpoint(checkpoint, tmp_path, "rounded", Precision.RQ8)
-    assert rounded.report["top1_agreement"] > 0.9
-    sequences = [ids[start : start + LENGTH] for start in range(0, 100 * LENGTH, LENGTH)]
-    eight = compare_logits(QuantizedSequencer(tmp_path / "rounded"), reference, sequences)
+    found = agreement.measure(trained_checkpoint(kind), tmp_path)
+    assert found["greedy_tokens"] == agreement.GREEDY
+    assert found["top1_float"] > 0.999
     # .983 to .988 where it was measured; other processors round a few choices differently.
-    assert eight["top1_agreement"] >= 0.97
-    assert abs(eight["nll_delta"]) < 0.01
-
-    import_checkpoint(checkpoint, tmp_path, "small", Precision.Q4)
-    four = compare_logits(QuantizedSequencer(tmp_path / "small"), reference, sequences[::4])
-    assert four["top1_agreement"] > 0.9
-    assert four["nll_delta"] < 0.05
+    assert found["top1_8"] >= 0.97
+    assert abs(found["nats_8"]) < 0.01
+    assert found["top1_4"] > 0.9
+    assert found["nats_4"] < 0.05
+    report = load_manifest(tmp_path / "8").report
+    assert report["top1_agreement"] > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -251,6 +230,29 @@ def test_without_a_tokenizer_nothing_is_imported(broken):
     (broken / "tokenizer.json").unlink()
     with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
         look_at(broken)
+
+
+def test_a_model_without_markers_continues_the_text_and_says_so(broken, tmp_path):
+    definition = json.loads((broken / "tokenizer.json").read_text())
+    for token in definition["added_tokens"][1:]:
+        token["content"] = token["content"].replace("fim", "other")
+    vocabulary = definition["model"]["vocab"]
+    names = {text: text.replace("<|fim", "<|other") for text in vocabulary}
+    definition["model"]["vocab"] = {names[text]: number for text, number in vocabulary.items()}
+    (broken / "tokenizer.json").write_text(json.dumps(definition))
+    said = []
+    manifest = import_checkpoint(broken, tmp_path, "plain", say=said.append)
+    assert "no fill-in-the-middle tokens" in said[-1]
+    assert manifest.training["prompt_layout"] == "none"
+    text = "def area(self):\n    return "
+    policies = Policies(decode=DecodePolicy(deadline_ms=None))
+    records = []
+    for below in ("\n", "\nWIDTH = 1\n"):
+        engine = CompletionEngine(LocalBackend.load(tmp_path / "plain", threads=1))
+        request = CompletionRequest(text + below, len(text), policies=policies)
+        records.append(engine.complete(request).record)
+    assert all(record.generated_tokens for record in records)
+    assert records[0].prompt_tokens == records[1].prompt_tokens, "what follows is not read"
 
 
 def test_an_interrupted_import_goes_on(trained_checkpoint, tmp_path):

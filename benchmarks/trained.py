@@ -95,6 +95,10 @@ def held_out() -> str:
     return (_LIBRARY / HELD_OUT).read_text(encoding="utf-8")
 
 
+QWEN = ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"]
+"""Special tokens of Qwen2.5-Coder, whose family every checkpoint here plays."""
+
+
 def foreign_tokenizer(
     special: list[str], size: int = VOCABULARY, text: str | None = None
 ) -> tokenizers.Tokenizer:
@@ -128,7 +132,7 @@ def train(kind: str, tokenizer: tokenizers.Tokenizer, directory: Path) -> Path:
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     model.eval().save_pretrained(directory)
