@@ -1,8 +1,9 @@
-"""The `lines:` suite: random mid-line cursors in any Python files.
+"""The `lines:` and `spans:` suites: random cursors in any Python files.
 
-A cursor is drawn as in the model's own held-out test: a file, then one of its code lines,
-then a column from the indentation to three characters before the end. The rest of that line
-is taken out of the document and is the gold text.
+A mid-line cursor is drawn as in the model's own held-out test: a file, then one of its code
+lines, then a column from the indentation to three characters before the end. The rest of that
+line is taken out of the document and is the gold text. A span is one to six whole lines, of
+which a blank line is left, as in the cases of `benchmarks.data`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.cases import Case, line_policy
+from benchmarks.cases import Case, line_policy, span_policy
 from benchmarks.data import BenchmarkDataError
 
 MIN_BYTES, MAX_BYTES = 800, 150_000
@@ -20,6 +21,8 @@ FIRST_LINE = 8
 """Lines above this one (0-based) hold licence headers and imports."""
 MIN_CHARS = 6
 DEFAULT_CURSORS = 1000
+SPAN_LINES, SPAN_CHARACTERS, SPAN_TOKENS = 6, 400, 128
+"""At most: lines and characters of a span's gold text, tokens of its completion."""
 
 
 def line_cases(folder: Path, count: int, seed: int) -> list[Case]:
@@ -33,6 +36,18 @@ def line_cases(folder: Path, count: int, seed: int) -> list[Case]:
     Raises:
         BenchmarkDataError: the folder is missing or holds no usable Python file.
     """
+    files, generator = _usable_files(folder), random.Random(seed)
+    return [_draw(generator, *generator.choice(files)) for _ in range(count)]
+
+
+def span_cases(folder: Path, count: int, seed: int) -> list[Case]:
+    """Draw `count` spans of whole lines; arguments and errors as in `line_cases`."""
+    files, generator = _usable_files(folder), random.Random(seed)
+    return [_draw_span(generator, *generator.choice(files)) for _ in range(count)]
+
+
+def _usable_files(folder: Path) -> list[tuple[str, list[str], list[int]]]:
+    """Name, lines and usable lines' numbers of every file that has some."""
     if not folder.is_dir():
         raise BenchmarkDataError(f"{folder} is not a folder")
     files = [
@@ -42,8 +57,7 @@ def line_cases(folder: Path, count: int, seed: int) -> list[Case]:
     ]
     if not files:
         raise BenchmarkDataError(f"no Python files of {MIN_BYTES} bytes and more under {folder}")
-    generator = random.Random(seed)
-    return [_draw(generator, *generator.choice(files)) for _ in range(count)]
+    return files
 
 
 def _draw(generator: random.Random, name: str, lines: list[str], usable: list[int]) -> Case:
@@ -60,6 +74,25 @@ def _draw(generator: random.Random, name: str, lines: list[str], usable: list[in
         gold=line[column:],
         cluster=name,
         decode=line_policy(),
+    )
+
+
+def _draw_span(generator: random.Random, name: str, lines: list[str], usable: list[int]) -> Case:
+    first = generator.choice(usable)
+    end = min(first + generator.randint(1, SPAN_LINES), len(lines))
+    # Whole lines as far as they are few enough; the first one always, blank ones never at the end.
+    while end > first + 1 and (
+        not lines[end - 1].strip() or len("\n".join(lines[first:end])) > SPAN_CHARACTERS
+    ):
+        end -= 1
+    before = "".join(f"{earlier}\n" for earlier in lines[:first])
+    return Case(
+        case_id=f"{name}:{first + 1}:{end}",
+        text=before + "".join(f"\n{later}" for later in lines[end:]),
+        offset=len(before),
+        gold="\n".join(lines[first:end]),
+        cluster=name,
+        decode=span_policy(SPAN_TOKENS),
     )
 
 

@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.quality --suite S [--limit N] [--seed K] [--json]
 
-S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or lines:DIR with
-DIR a folder of Python files or git repositories; lines:validation and lines:tuning are the
+S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or lines:DIR or
+spans:DIR with DIR a folder of Python files or git repositories; validation and tuning are the
 folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
 
 --pivot off strip keep runs the suite once for each and compares them with the first, case by case;
@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import data, prepare
 from benchmarks.cases import Case
-from benchmarks.lines import DEFAULT_CURSORS, line_cases
+from benchmarks.lines import DEFAULT_CURSORS, line_cases, span_cases
 from benchmarks.stats import cluster_interval, edit_similarity, percentile
 from completion.engine import CompletionEngine
 from completion.types import Mode, Pivot, PivotPolicy, Record
@@ -36,7 +36,8 @@ from models.registry import find
 
 SUITES = ("he-single", "he-multi", "he-random", "safim-api", "safim-control", "safim-block")
 HOLES = {"single": "SingleLine", "multi": "MultiLine", "random": "RandomSpan"}
-LINES = "lines:"
+DRAWN = {"lines": line_cases, "spans": span_cases}
+"""Suites drawn from a folder, which follows their name and a colon."""
 WORKERS = 2
 """Programs that are tested at the same time, while the model decodes the next case."""
 
@@ -71,12 +72,12 @@ def load_suite(suite: str, folder: Path | None, limit: int | None, seed: int) ->
     Raises:
         BenchmarkDataError: its data is not there.
     """
-    if suite.startswith(LINES):
-        name = suite.removeprefix(LINES)
+    kind, colon, name = suite.partition(":")
+    if colon:
         files = prepare.CACHE / name if name in prepare.SPLITS else Path(name)
         if name in prepare.SPLITS and not files.is_dir():
             raise data.BenchmarkDataError(f"{files} is missing; run python -m benchmarks.prepare")
-        return line_cases(files, DEFAULT_CURSORS if limit is None else limit, seed)
+        return DRAWN[kind](files, DEFAULT_CURSORS if limit is None else limit, seed)
     found = data.data_folder(folder)
     kind, _, name = suite.partition("-")
     cases = data.safim(found, name) if kind == "safim" else data.human_eval(found, HOLES[name])
@@ -260,7 +261,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--suite", required=True, type=_suite, help=f"{', '.join(SUITES)} or {LINES}DIR"
+        "--suite", required=True, type=_suite, help=f"{', '.join(SUITES)}, lines:DIR or spans:DIR"
     )
     parser.add_argument("--limit", type=_positive, help="a seeded sample of so many cases")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, cursors and bootstrap")
@@ -289,8 +290,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _suite(text: str) -> str:
-    if text not in SUITES and not text.startswith(LINES):
-        raise argparse.ArgumentTypeError(f"not one of {', '.join(SUITES)}, {LINES}DIR")
+    kind, colon, _ = text.partition(":")
+    if text not in SUITES and not (colon and kind in DRAWN):
+        raise argparse.ArgumentTypeError(f"not one of {', '.join(SUITES)}, lines:DIR, spans:DIR")
     return text
 
 

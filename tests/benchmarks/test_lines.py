@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 from benchmarks.data import BenchmarkDataError
-from benchmarks.lines import line_cases
+from benchmarks.lines import SPAN_CHARACTERS, SPAN_LINES, line_cases, span_cases
 
 HEADER = "# header\n" * 8
 
@@ -42,6 +42,23 @@ def test_order_of_the_file_system_does_not_matter(folder, tmp_path_factory):
     for path in sorted(folder.glob("*.py"), reverse=True):
         (other / path.name).write_bytes(path.read_bytes())
     assert line_cases(folder, 30, seed=1) == line_cases(other, 30, seed=1)
+
+
+def test_spans_are_whole_lines_behind_which_a_blank_one_is_left(folder):
+    cases = span_cases(folder, 200, seed=5)
+    assert cases == span_cases(folder, 200, seed=5)
+    for case in cases:
+        text = (folder / case.cluster).read_text()
+        before, after = case.text[: case.offset], case.text[case.offset :]
+        assert before.endswith("\n")
+        assert before + case.gold + after == text
+        assert after.startswith("\n")
+        lines = case.gold.split("\n")
+        assert len(lines) <= SPAN_LINES
+        assert len(lines) == 1 or len(case.gold) <= SPAN_CHARACTERS
+        assert lines[0].strip()
+        assert lines[-1].strip()
+    assert {case.gold.count("\n") for case in cases} > {0, 1, 2}
 
 
 def test_cursors_stand_inside_code(folder):
