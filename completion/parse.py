@@ -60,10 +60,8 @@ def breaks(
     before, after = region(prefix, suffix)
     rest = after[replace_right:]
     tree = parse(before + insert + rest)
-    if (
-        strict
-        and not _in_string(tree, before)
-        and breaks_statement(prefix, insert, suffix[replace_right:])
+    if strict and breaks_statement(
+        prefix, insert, suffix[replace_right:], in_string=_in_string(tree, before)
     ):
         return True
     errors = _errors_in(tree)
@@ -77,7 +75,7 @@ def breaks(
 
 
 def _in_string(tree: Tree, before: str) -> bool:
-    """Whether the end of `before` is inside a string, where any text is right."""
+    """Whether the end of `before` is inside a string."""
     place = len(before.encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(max(place - 1, 0), place)
     while node is not None:

@@ -34,19 +34,24 @@ _WORD = re.compile(r"\w*")
 _SPECIAL = re.compile(r"[(\[{\"'\\]")
 
 
-def breaks_statement(prefix: str, insert: str, rest: str) -> bool:
+def breaks_statement(prefix: str, insert: str, rest: str, *, in_string: bool = False) -> bool:
     r"""Whether the statement that `insert` completes is none, or the lines below cannot follow it.
 
     Where the statement cannot be made out (too long, say), the answer is no. A line that opens a
-    block (`if x:`) may still lack its body.
+    block (`if x:`) may still lack its body, and inside a string any text is right that does not
+    end it.
 
     Args:
-        prefix: document before the cursor, `\n` line ends; not inside a string.
+        prefix: document before the cursor, `\n` line ends.
         insert: the suggestion.
         rest: document after the suggestion.
+        in_string: whether the cursor is inside a string.
     """
-    begun = _begun(prefix) if insert else None
+    begun = _begun(prefix, in_string) if insert else None
     if begun is None or begun.lstrip().startswith("#"):
+        return False
+    if in_string and (not scan(begun).quote or scan(begun + insert).quote):
+        # Still inside, or begun in the middle of a string, which turned it into code.
         return False
     near = rest[:_LOOK_AHEAD]
     text = begun + insert + near
@@ -69,7 +74,7 @@ def breaks_statement(prefix: str, insert: str, rest: str) -> bool:
     )
 
 
-def _begun(prefix: str) -> str | None:
+def _begun(prefix: str, in_string: bool) -> str | None:
     """The statement before the cursor from its first line on; None where that cannot be told."""
     base = start = prefix.rfind("\n") + 1
     while base > 0 and start - base < _LOOK_BACK:
@@ -90,7 +95,9 @@ def _begun(prefix: str) -> str | None:
         if end is None or end >= len(above):
             break
         position = end + 1
-    return None if scan(above[position:]).quote else above[position:] + prefix[start:]
+    if scan(above[position:]).quote and not in_string:
+        return None
+    return above[position:] + prefix[start:]
 
 
 def _logical_end(text: str, start: int) -> int | None:
