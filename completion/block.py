@@ -6,15 +6,22 @@ the longest run of whole lines that it is sure of.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from completion.confidence import confident, logprob_sum
 from completion.parse import in_empty_block
-from completion.types import CompletionRequest, ConfidencePolicy, Mode, Trigger
+from completion.types import CompletionRequest, ConfidencePolicy, DecodePolicy, Mode, Trigger
 from models.backend import GenerateResult, StopReason
 
 _TOKENS_PER_LINE = 16
+_LINE = re.compile(r"^[^\n\S]*\S[^\n]*", re.MULTILINE)
+_ANYWHERE = re.compile(
+    r"\W*(?:else|try|finally|pass|break|continue|return(?: None| self)?)?\W*", re.ASCII
+)
+"""Lines that are no sign of a repetition by themselves: code is full of them."""
 _ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 
 
@@ -36,26 +43,56 @@ def sized(request: CompletionRequest, prefix: str, suffix: str) -> CompletionReq
     return replace(request, policies=policies)
 
 
+def is_block(decode: DecodePolicy) -> bool:
+    """Whether what is decoded is a block, which knows where it ends, and not any lines."""
+    return decode.max_lines > 1 and decode.block_lines > 1
+
+
+def stop_below(suffix: str) -> str:
+    r"""What a text of several lines holds where it begins to write the document once more.
+
+    That is a line break, the next line below the cursor that is not blank, and a line break.
+    Where that line stands in code everywhere (a closing bracket, `else:`), the one behind it
+    belongs to it. Empty where nothing is below, or something is right of the cursor: that would
+    come first.
+
+    Args:
+        suffix: document after the cursor, `\n` line ends.
+    """
+    end = suffix.find("\n")
+    if end < 0 or suffix[:end].strip():
+        return ""
+    below = list(islice(_LINE.finditer(suffix, end), 2))
+    if not below:
+        return ""
+    last = below[-1] if _ANYWHERE.fullmatch(below[0].group().strip()) else below[0]
+    return f"\n{suffix[below[0].start() : last.end()].rstrip()}\n"
+
+
 def block_end(text: str, left: str, suffix: str) -> int:
     r"""Where the block in `text` ends: an offset at a line's end.
 
-    It ends before a line that is indented less than the cursor's (dedent), before one that is
-    the next line of the document, and before the third of the same lines in a row.
+    It ends before a line that is indented less than the cursor's (dedent), where it begins to
+    repeat the document (`stop_below`), and before the third of the same lines in a row.
 
     Args:
         text: what the model wrote at the cursor, `\n` line ends.
         left: the cursor's line before the cursor.
         suffix: document after the cursor.
     """
-    indentation = _indentation(left if left.strip() == "" else left + "x")
-    following = next((line for line in suffix.split("\n")[1:] if line.strip()), None)
+    return _block_end(text, left, stop_below(suffix))
+
+
+def _block_end(text: str, left: str, below: str) -> int:
+    repeated = f"\n{left}{text}\n".find(below) if below else -1
+    if repeated >= 0:
+        text = text[: max(repeated - len(left) - 1, 0)]
+    indentation = _cursor_indentation(left)
     end, previous = 0, list[str]()
     for number, line in enumerate(text.split("\n")):
         whole = left + line if number == 0 else line
         stripped = whole.strip()
         if stripped and number > 0 and _indentation(whole) < indentation:
-            break
-        if stripped and following is not None and whole.rstrip() == following.rstrip():
             break
         if stripped and previous[-2:] == [stripped, stripped]:
             break
@@ -67,16 +104,41 @@ def block_end(text: str, left: str, suffix: str) -> int:
 
 def stop_rule(prefix: str, suffix: str) -> Callable[[str], bool]:
     """For `GenerateRequest.ended`: whether what is written goes beyond the block already."""
-    left = prefix[prefix.rfind("\n") + 1 :]
+    left, below = prefix[prefix.rfind("\n") + 1 :], stop_below(suffix)
 
     def ended(text: str) -> bool:
-        return block_end(text, left, suffix) < len(text.rstrip())
+        whole, _, begun = text.rpartition("\n")
+        if begun.strip() and _indentation(begun) < _cursor_indentation(left):
+            return True
+        # A line that goes on may still become another one.
+        return _block_end(whole, left, below) < len(whole.rstrip())
 
     return ended
 
 
+def repeat_rule(suffix: str) -> Callable[[str], bool] | None:
+    """For `GenerateRequest.ended` where lines are free: whether the document is repeated."""
+    below = stop_below(suffix)
+    return (lambda text: below in text) if below else None
+
+
+def before_repeat(
+    result: GenerateResult, lengths: Sequence[int], healed: int, suffix: str
+) -> GenerateResult:
+    """`result` cut where it begins to repeat the document; other arguments as of `trim`."""
+    below = stop_below(suffix)
+    end = f"{result.text}\n".find(below) if below else -1
+    if end < 0:
+        return result
+    return _cut(result, end, _tokens_until(result.text[:end], lengths, healed))
+
+
 def _indentation(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def _cursor_indentation(left: str) -> int:
+    return _indentation(left if left.strip() == "" else left + "x")
 
 
 def trim(

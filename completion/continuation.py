@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from completion.block import stop_below
 from completion.candidates import branches
 from completion.prompt import Prompt, PromptBuilder, cache_key
 from completion.types import Mode, WindowPolicy
@@ -27,7 +28,8 @@ class ContinuationRequest:
         suffix: text after the place; may be empty.
         uri: identity of the document; keys its KV cache and prompt window.
         max_tokens: upper bound of tokens, at least 1.
-        stop: the text ends before the first of these strings. None is empty.
+        stop: the text ends before the first of these strings, and where it begins to repeat the
+            lines of `suffix` (`completion.block.stop_below`). None is empty.
         deadline: `time.perf_counter()` seconds; then the text ends where it is. None waits.
         cancel: set by another thread to stop.
         count: how many continuations; later ones leave the first where it hesitated.
@@ -138,7 +140,9 @@ class Continuer:
         begun: tuple[str, float] = ("", 0.0),
     ) -> Continuation:
         """Decode behind the text `begun`, of that log-probability, which the prompt's ids hold."""
-        strings, told, head = StopStrings(request.stop), 0, begun[0]
+        below = stop_below(request.suffix)
+        strings = StopStrings((*request.stop, below) if below else request.stop)
+        told, head = 0, begun[0]
 
         def on_text(more: str) -> bool:
             nonlocal told

@@ -135,8 +135,7 @@ class CompletionEngine:
         if isinstance(decoded, Skip):
             return decoded
         direct = decoded
-        if sized is not request:
-            decoded = self._trim(request, document, direct, record)
+        decoded = self._trim(sized, document, direct, record)
         if pivot.wanted(
             request.policies.pivot,
             sized.policies.decode,
@@ -144,8 +143,7 @@ class CompletionEngine:
             document.suffix,
             direct.result.text,
         ):
-            trimmed = sized is not request
-            decoded = self._pivot(sized, document, direct, decoded, received, record, trim=trimmed)
+            decoded = self._pivot(sized, document, direct, decoded, received, record)
             if request.cancel.is_set():
                 return Skip(HiddenReason.CANCELLED, "superseded or cancelled while decoding")
         if decoded.result.stop is StopReason.UNLIKELY:
@@ -169,8 +167,6 @@ class CompletionEngine:
         best: _Decoded,
         received: float,
         record: Record,
-        *,
-        trim: bool,
     ) -> _Decoded:
         """The block behind a comment where it is better than `best`, which is `direct` trimmed."""
         policy, tokenizer = request.policies.pivot, self._backend.tokenizer
@@ -186,7 +182,7 @@ class CompletionEngine:
             document.prefix,
             direct.result.text,
         )
-        if found is not None and trim:
+        if found is not None:
             # The whole of it is judged without the comment, which is never a line too many.
             code = _Decoded(found.result, found.prompt)
             found = replace(found, result=self._trim(request, document, code, Record()).result)
@@ -211,16 +207,20 @@ class CompletionEngine:
     def _trim(
         self, request: CompletionRequest, document: Normalised, decoded: _Decoded, record: Record
     ) -> _Decoded:
-        """A block cut to what is sure of it."""
-        left, _ = line_around(document.prefix, "")
-        result = block.trim(
-            decoded.result,
-            [len(piece) for piece in self._pieces(decoded)],
-            len(decoded.prompt.heal),
-            left=left,
-            suffix=document.suffix,
-            confidence=request.policies.confidence,
-        )
+        """A block cut to what is sure of it, other lines to what the document has not already."""
+        decode, result = request.policies.decode, decoded.result
+        if decode.max_lines == 1:
+            return decoded
+        lengths, healed = [len(piece) for piece in self._pieces(decoded)], len(decoded.prompt.heal)
+        if block.is_block(decode):
+            left, _ = line_around(document.prefix, "")
+            confidence = request.policies.confidence
+            suffix = document.suffix
+            result = block.trim(
+                result, lengths, healed, left=left, suffix=suffix, confidence=confidence
+            )
+        else:
+            result = block.before_repeat(result, lengths, healed, document.suffix)
         record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
         return replace(decoded, result=result)
 
@@ -405,8 +405,10 @@ class CompletionEngine:
         """What the model is asked for, without a deadline."""
         decode = request.policies.decode
         ended = None
-        if decode.max_lines > 1 and decode.block_lines > 1:
+        if block.is_block(decode):
             ended = block.stop_rule(document.prefix, document.suffix)
+        elif decode.max_lines != 1:
+            ended = block.repeat_rule(document.suffix)
         return GenerateRequest(
             prompt_ids=prompt.ids,
             heal=prompt.heal,

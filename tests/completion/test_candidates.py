@@ -92,7 +92,9 @@ def test_a_decode_ends_when_its_caller_has_enough() -> None:
         ("x = 1\n    y", False),
         ("x = 1\n    y\n", False),
         ("x = 1\ny", True),
-        ("x = 1\n    end", True),
+        ("x = 1\n    end", False),
+        ("x = 1\n    ends()", False),
+        ("x = 1\n    end\n", True),
     ],
 )
 def test_a_block_stops_when_it_is_over(text: str, over: bool) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from completion.continuation import ContinuationRequest, Continuer, StopStrings
-from models.backend import StopReason
+from models.backend import GenerateRequest, GenerateResult, StopReason
 from models.cancellation import Cancellation
 from models.errors import PromptError
 from models.local import LocalBackend
+from tests.completion.scripted import ScriptedBackend
 
 
 @pytest.fixture
@@ -40,6 +43,25 @@ def test_a_stop_string_is_never_told(continuer_text: str, shared: Continuer, dat
     assert only.text == continuer_text[: continuer_text.index(stop)]
     assert "".join(told) == only.text
     assert "".join(only.pieces) == only.text
+    assert only.stop is StopReason.STOPPED
+
+
+class Telling(ScriptedBackend):
+    """Tells its answers character by character, as a model does token by token."""
+
+    def generate(self, request: GenerateRequest) -> GenerateResult:
+        result = super().generate(request)
+        for end in range(1, len(result.text) + 1):
+            if request.on_text is not None and request.on_text(result.text[:end]):
+                return replace(result, text=result.text[:end], stop=StopReason.STOPPED)
+        return result
+
+
+def test_the_lines_below_are_not_written_again() -> None:
+    told: list[str] = []
+    backend = Telling(".getcwd()\nprinter()\nprint()\nmore()")
+    (only,) = Continuer(backend).run(request(on_text=told.append))
+    assert only.text == "".join(told) == ".getcwd()\nprinter()"
     assert only.stop is StopReason.STOPPED
 
 

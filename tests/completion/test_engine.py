@@ -346,6 +346,20 @@ def test_without_policies_the_raw_decode_comes_back(mode: Mode) -> None:
     assert bool(backend.requests[0].heal) is (mode is Mode.JOINT)
 
 
+def test_lines_end_where_they_repeat_the_document() -> None:
+    backend = ScriptedBackend("    total = 1\n    return total\nmore()")
+    policies = replace(RAW, decode=DecodePolicy(mode=Mode.SEP, max_lines=0, deadline_ms=None))
+    outcome = CompletionEngine(backend).complete(
+        request("def f():\n█\n    return total\n", policies=policies)
+    )
+    assert isinstance(outcome, Suggestion)
+    assert outcome.insert == "    total = 1"
+    ended = backend.requests[0].ended
+    assert ended is not None
+    assert ended("    total = 1\n    return total\n")
+    assert not ended("    total = 1\n    return total")
+
+
 def test_the_raw_prompt_has_the_whole_suffix() -> None:
     backend = ScriptedBackend("a")
     CompletionEngine(backend).complete(request("f(█)\n", policies=RAW))

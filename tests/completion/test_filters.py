@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completion.block import block_end, trim
+from completion.block import before_repeat, block_end, repeat_rule, trim
 from completion.filters import looks_secret, reject
 from completion.parse import breaks, in_empty_block
 from completion.region import region
@@ -43,6 +43,34 @@ def test_open_blocks(case: dict[str, Any]) -> None:
     assert in_empty_block(prefix, suffix) is case["open"]
 
 
+def decoded(text: str, pieces: list[str], logprobs: list[float], stop: str) -> GenerateResult:
+    return GenerateResult(
+        text=text,
+        token_ids=tuple(range(len(pieces) - 1)),
+        logprobs=tuple(logprobs),
+        stop=StopReason(stop),
+        prompt_tokens=1,
+        reused_tokens=0,
+        prefill_ms=0.0,
+        decode_ms=0.0,
+    )
+
+
+@pytest.mark.parametrize("case", cases("blocks/repeats.toml"))
+def test_repeats_of_the_document(case: dict[str, Any]) -> None:
+    raw, expected = case["raw"], case["expected"]
+    suffix = case["input"].split(CURSOR)[1]
+    # A token for each character, and the one that ends it.
+    result = decoded(raw, [*raw, ""], [-0.01] * len(raw) + [0.0], "end_of_middle")
+    cut = before_repeat(result, [1] * len(raw), 0, suffix)
+    assert cut.text == expected
+    assert len(cut.token_ids) == len(expected)
+    ended = repeat_rule(suffix)
+    stops = [end for end in range(len(raw) + 1) if ended is not None and ended(raw[:end])]
+    # Nothing is given up before the repeated line is whole, and then at once.
+    assert not stops or raw[: stops[0]].startswith(f"{expected}\n")
+
+
 @pytest.mark.parametrize("case", cases("blocks/ends.toml"))
 def test_ends_of_blocks(case: dict[str, Any]) -> None:
     prefix, suffix = case["input"].split(CURSOR)
@@ -50,16 +78,7 @@ def test_ends_of_blocks(case: dict[str, Any]) -> None:
     # A token for each line, and the one that ends it.
     logprobs = [value for sure in case.get("sure", [-0.01] * len(lines)) for value in (sure, 0.0)]
     pieces = [piece for line in lines for piece in (line.rstrip("\n"), "\n")]
-    result = GenerateResult(
-        text=case["raw"],
-        token_ids=tuple(range(len(pieces) - 1)),
-        logprobs=tuple(logprobs),
-        stop=StopReason(case.get("stop", "newline")),
-        prompt_tokens=1,
-        reused_tokens=0,
-        prefill_ms=0.0,
-        decode_ms=0.0,
-    )
+    result = decoded(case["raw"], pieces, logprobs, case.get("stop", "newline"))
     trimmed = trim(
         result,
         [len(piece) for piece in pieces[:-1]],
