@@ -60,9 +60,8 @@ def breaks(
     before, after = region(prefix, suffix)
     rest = after[replace_right:]
     tree = parse(before + insert + rest)
-    if strict and breaks_statement(
-        prefix, insert, suffix[replace_right:], in_string=_in_string(tree, before)
-    ):
+    string = _string_before(tree, before)
+    if strict and breaks_statement(prefix, insert, suffix[replace_right:], string):
         return True
     errors = _errors_in(tree)
     if errors == 0 or errors <= count_errors(before + after):
@@ -74,15 +73,16 @@ def breaks(
     return True
 
 
-def _in_string(tree: Tree, before: str) -> bool:
-    """Whether the end of `before` is inside a string."""
-    place = len(before.encode("utf-8", "replace"))
-    node = tree.root_node.descendant_for_byte_range(max(place - 1, 0), place)
+def _string_before(tree: Tree, before: str) -> int:
+    """Characters at the end of `before` that belong to the string there; 0 where there is none."""
+    data = before.encode("utf-8", "replace")
+    node = tree.root_node.descendant_for_byte_range(max(len(data) - 1, 0), len(data))
+    start = len(data)
     while node is not None:
         if node.type == "string":
-            return True
+            start = node.start_byte
         node = node.parent
-    return False
+    return len(data[start:].decode("utf-8", "replace"))
 
 
 def in_empty_block(prefix: str, suffix: str) -> bool:

@@ -12,8 +12,9 @@ import warnings
 from functools import partial
 
 from completion.brackets import first_unmatched, scan
+from completion.region import outermost_function
 
-_LOOK_BACK = 4_000
+_LOOK_BACK = 8_000
 _LOOK_AHEAD = 4_000
 _PIECES = 20
 """Brackets that one statement may close and open again behind the cursor."""
@@ -34,7 +35,7 @@ _WORD = re.compile(r"\w*")
 _SPECIAL = re.compile(r"[(\[{\"'\\]")
 
 
-def breaks_statement(prefix: str, insert: str, rest: str, *, in_string: bool = False) -> bool:
+def breaks_statement(prefix: str, insert: str, rest: str, string: int = 0) -> bool:
     r"""Whether the statement that `insert` completes is none, or the lines below cannot follow it.
 
     Where the statement cannot be made out (too long, say), the answer is no. A line that opens a
@@ -45,13 +46,12 @@ def breaks_statement(prefix: str, insert: str, rest: str, *, in_string: bool = F
         prefix: document before the cursor, `\n` line ends.
         insert: the suggestion.
         rest: document after the suggestion.
-        in_string: whether the cursor is inside a string.
+        string: characters before the cursor of the string that it is inside of.
     """
-    begun = _begun(prefix, in_string) if insert else None
+    begun = _begun(prefix, string) if insert else None
     if begun is None or begun.lstrip().startswith("#"):
         return False
-    if in_string and (not scan(begun).quote or scan(begun + insert).quote):
-        # Still inside, or begun in the middle of a string, which turned it into code.
+    if string and scan(begun + insert).quote:
         return False
     near = rest[:_LOOK_AHEAD]
     text = begun + insert + near
@@ -74,7 +74,7 @@ def breaks_statement(prefix: str, insert: str, rest: str, *, in_string: bool = F
     )
 
 
-def _begun(prefix: str, in_string: bool) -> str | None:
+def _begun(prefix: str, string: int) -> str | None:
     """The statement before the cursor from its first line on; None where that cannot be told."""
     base = start = prefix.rfind("\n") + 1
     while base > 0 and start - base < _LOOK_BACK:
@@ -84,7 +84,10 @@ def _begun(prefix: str, in_string: bool) -> str | None:
     else:
         if base > 0:
             # The text may begin inside a string here.
-            return None
+            inner = outermost_function(prefix[base:start])
+            if inner is None:
+                return None
+            base += inner
     above = prefix[base:start]
     position = 0
     while position < len(above):
@@ -95,9 +98,10 @@ def _begun(prefix: str, in_string: bool) -> str | None:
         if end is None or end >= len(above):
             break
         position = end + 1
-    if scan(above[position:]).quote and not in_string:
-        return None
-    return above[position:] + prefix[start:]
+    begun = above[position:] + prefix[start:]
+    # Begun in the middle of a string, code would be string and string code.
+    outside = begun[: len(begun) - string] if string else above[position:]
+    return None if string > len(begun) or scan(outside).quote else begun
 
 
 def _logical_end(text: str, start: int) -> int | None:

@@ -16,7 +16,7 @@ from completion.filters import looks_secret, reject
 from completion.parse import breaks, in_empty_block
 from completion.region import region
 from completion.shape import Shaped, shape
-from completion.types import ConfidencePolicy
+from completion.types import ConfidencePolicy, HiddenReason
 from models.backend import GenerateResult, StopReason
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -135,6 +135,28 @@ def test_the_text_that_was_there_is_never_refused(
     offset = data.draw(st.integers(0, len(text) - 1))
     end = text.index("\n", offset)
     assert not breaks(text[:offset], text[offset:end], text[end:])
+
+
+METHOD = '''    def method(self, one):
+        """Say (what
+        it does.
+
+            def example(
+        """
+        return call(
+            one,
+        )
+
+'''
+
+
+def test_a_long_class_is_cut_where_a_method_begins() -> None:
+    prefix = "class A:\n" + METHOD * 120 + METHOD.removesuffix("one,\n        )\n\n")
+    before, _ = region(prefix, "\n        )\n")
+    assert before.startswith("if 1:\n    def method(self, one):")
+    assert prefix.endswith(before.removeprefix("if 1:\n"))
+    assert reject(prefix, "one)", "\n        )\n") is HiddenReason.PARSE_ERROR
+    assert reject(prefix, "one,", "\n        )\n") is None
 
 
 def test_a_long_document_is_cut_where_statements_begin() -> None:
