@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 SPLITS = ("validation", "tuning")
 PROJECTS_FILE = Path(__file__).with_name("projects.toml")
@@ -54,7 +54,7 @@ def unpack(archive: Path, project: Project, into: Path) -> Path:
     """Check an archive's SHA-256 and unpack it to `into`/SPLIT/NAME-VERSION.
 
     Raises:
-        PrepareError: another hash, or an archive without its one top folder.
+        PrepareError: another hash, names that lead out, or not exactly one top folder.
     """
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -64,8 +64,13 @@ def unpack(archive: Path, project: Project, into: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as staging:
         with tarfile.open(archive) as tar:
-            # The filter refuses absolute paths, links that lead out, and device files.
-            tar.extractall(staging, filter="data")
+            names = [PurePosixPath(name) for name in tar.getnames()]
+            if any(name.is_absolute() or ".." in name.parts for name in names):
+                raise PrepareError(f"{archive.name} has files that lead out of its folder")
+            # The filter also refuses links that lead out; Python has it since 3.11.4.
+            if data_filter := getattr(tarfile, "data_filter", None):
+                tar.extraction_filter = data_filter
+            tar.extractall(staging)
         tops = list(Path(staging).iterdir())
         if len(tops) != 1 or not tops[0].is_dir():
             raise PrepareError(f"{archive.name} does not hold exactly one folder")
