@@ -231,8 +231,8 @@ class Trainer:
     def _contrast(self, batch: tuple[Tensor, Tensor], kind: str, passes: int) -> Tensor:
         """Add the gradient of a batch of pairs; returns the hinge.
 
-        Code behind comments counts by its tokens, as any text does: a mean over a few hundred
-        of them, beside one over many thousands, likely spoilt a whole run (dev/LOG.md).
+        Code behind comments counts by its tokens, as any text does: in a mean over a few hundred
+        of them, beside one over many thousands, a token would count a hundred times as much.
         """
         ids, targets = (t.to(self.ranks.device, non_blocking=True) for t in batch)
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
