@@ -38,6 +38,7 @@ SUITES = ("he-single", "he-multi", "he-random", "safim-api", "safim-control", "s
 HOLES = {"single": "SingleLine", "multi": "MultiLine", "random": "RandomSpan"}
 DRAWN = {"lines": line_cases, "spans": span_cases}
 """Suites drawn from a folder, which follows their name and a colon."""
+_NAMES = ", ".join((*SUITES, *(f"{kind}:DIR" for kind in DRAWN)))
 WORKERS = 2
 """Programs that are tested at the same time, while the model decodes the next case."""
 
@@ -260,9 +261,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--suite", required=True, type=_suite, help=f"{', '.join(SUITES)}, lines:DIR or spans:DIR"
-    )
+    parser.add_argument("--suite", required=True, type=_suite, help=_NAMES)
     parser.add_argument("--limit", type=_positive, help="a seeded sample of so many cases")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, cursors and bootstrap")
     parser.add_argument("--data", type=Path, help=f"default: ${data.ENVIRONMENT_VARIABLE}")
@@ -292,7 +291,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def _suite(text: str) -> str:
     kind, colon, _ = text.partition(":")
     if text not in SUITES and not (colon and kind in DRAWN):
-        raise argparse.ArgumentTypeError(f"not one of {', '.join(SUITES)}, lines:DIR, spans:DIR")
+        raise argparse.ArgumentTypeError(f"not one of {_NAMES}")
     return text
 
 

@@ -221,8 +221,8 @@ class GitWatch:
         before, self._seen = self._seen, self._look()
         return before != self._seen
 
-    def _look(self) -> list[tuple[int, int, int]]:
-        return [_stamp(path) for path in self._paths]
+    def _look(self) -> list[store.FileStamp | None]:
+        return [store.file_stamp(path) for path in self._paths]
 
 
 def _git_folder(root: Path) -> Path | None:
@@ -238,15 +238,6 @@ def _git_folder(root: Path) -> Path | None:
             if line.startswith("gitdir:"):
                 return folder / line.removeprefix("gitdir:").strip()
     return None
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Changes with the file; it may be gone or out of reach."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return 0, 0, 0
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_input(jobs: SimpleQueue[dict[str, Any] | None]) -> None:

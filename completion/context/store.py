@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of schema, cutting and search terms: an index of another version is built anew."""
+FileStamp = tuple[int, int, int]
+"""Inode, bytes, and nanoseconds of the last change."""
+
 _CURRENT, _LOCK = "current", "lock"
 _CACHE_KIB = 16_384
 _FLUSH_TERMS = 60_000
@@ -98,13 +101,18 @@ def is_full(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
-def stamp(folder: Path) -> tuple[int, int] | None:
+def stamp(folder: Path) -> FileStamp | None:
     """Changes whenever another database becomes the current one."""
+    return file_stamp(folder / _CURRENT)
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """Changes with a file; None where it is gone or out of reach."""
     try:
-        status = (folder / _CURRENT).stat()
-    except OSError:
+        status = path.stat()
+    except (OSError, ValueError):
         return None
-    return status.st_ino, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class StoredIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._connection: sqlite3.Connection | None = None
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: store.FileStamp | None = None
         self._version = 0
         self._generation = 0
 
