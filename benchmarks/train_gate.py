@@ -37,6 +37,7 @@ CLIP = 3.0
 """Nats: one line that the context gives away must not outweigh a hundred others."""
 RIDGE = 5.0
 FOLDS = 5
+_CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,12 @@ class Scorer:
 
     def _score(self, head: list[int], text: list[int], same: int) -> tuple[float, bool]:
         """Log-probability of `text[same:]` and a line's end; whether each step is the likeliest."""
-        ids, first = [*head, *text], len(head) + same - 1
-        cache = self._backend.read(ids[:first])
-        logits = self._backend.session.forward(cache, ids[first:], len(ids) - first)
-        logits = logits.astype(np.float64)
+        session = self._backend.session
+        cache, ids = session.new_cache(), [*head, *text]
+        first = len(head) + same - 1
+        for begin in range(0, first, _CHUNK):
+            session.forward(cache, ids[begin : min(first, begin + _CHUNK)])
+        logits = session.forward(cache, ids[first:], len(ids) - first).astype(np.float64)
         highest = logits.max(axis=1, keepdims=True)
         norm = highest[:, 0] + np.log(np.exp(logits - highest).sum(axis=1))
         gold = np.array(text[same:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -16,14 +15,12 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-import numpy as np
 import onnxruntime as ort
 
 from models.backend import GenerateRequest, GenerateResult, StopReason
 from models.contention import Contention, usable_cores
 from models.errors import ModelError, PromptError, TokenizerError, WeightsError
 from models.generate import Decoded, Logits, common_prefix_length, decode_greedily, interrupted
-from models.pieces import KeysValues, PieceStore, Rotation, piece_spans
 from models.prepack import PackedWeights
 from models.registry import Manifest, load_manifest, verify, verify_file
 from models.session import KVCache, ModelSession, RunTerminatedError
@@ -217,9 +214,6 @@ class LocalBackend:
         self._contention = Contention()
         self._tokenizer = tokenizer
         self._caches = _Caches(session, kv_limit)
-        self._rotation = Rotation.of(manifest)
-        self._pieces = PieceStore()
-        self._scratch: KVCache | None = None
         self._timer = _DeadlineTimer()
 
     @classmethod
@@ -314,9 +308,8 @@ class LocalBackend:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of KV caches in use, pieces of retrieved code included."""
-        scratch = 0 if self._scratch is None else self._scratch.nbytes
-        return self._caches.nbytes + self._pieces.nbytes + scratch
+        """Bytes of KV caches in use."""
+        return self._caches.nbytes
 
     def warm_up(self) -> None:
         """A few runs: first-time allocations are done, and the machine's speed is known."""
@@ -358,15 +351,6 @@ class LocalBackend:
     def rename(self, cache_key: str, new_key: str) -> None:
         """The KV cache of `cache_key`, if any, takes the place of that of `new_key`."""
         self._caches.rename(cache_key, new_key)
-
-    def read(self, prompt: Sequence[int]) -> KVCache:
-        """A cache of its own with a prompt as `generate` reads it, for measurements of logits."""
-        cache = self.session.new_cache()
-        self._place_pieces(cache, prompt, lambda: None, ort.RunOptions())
-        while len(cache.tokens) < len(prompt):
-            start = len(cache.tokens)
-            self.session.forward(cache, prompt[start : start + _PREFILL_CHUNK])
-        return cache
 
     def generate(self, request: GenerateRequest) -> GenerateResult:
         """Decode greedily; blocks. One call at a time per backend.
@@ -444,8 +428,6 @@ class LocalBackend:
             Logits behind the prompt and behind each token of the first draft.
         """
         prompt = request.prompt_ids
-        if stop := self._place_pieces(cache, prompt, partial(interrupted, request), options):
-            return stop
         long = len(prompt) - len(cache.tokens) > _STEP_TOKENS
         run = self._lane.prefill if long else self._lane.run
         while True:
@@ -461,49 +443,6 @@ class LocalBackend:
                 continue  # the reason is found above
             if last:
                 return logits
-
-    def _place_pieces(
-        self,
-        cache: KVCache,
-        prompt: Sequence[int],
-        interruption: Callable[[], StopReason | None],
-        options: ort.RunOptions,
-    ) -> StopReason | None:
-        """Put the retrieved pieces that `cache` lacks of the prompt into it (`models.pieces`)."""
-        special = self._tokenizer.special
-        if self._rotation is None or not self._tokenizer.names_files:
-            return None
-        spans = piece_spans(prompt, special.file, frozenset((special.suffix, special.prefix)))
-        for start, stop in spans:
-            if stop <= len(cache.tokens):
-                continue
-            ids = tuple(prompt[start:stop])
-            piece = self._pieces.get(ids)
-            while piece is None:
-                if reason := interruption():
-                    return reason
-                with contextlib.suppress(RunTerminatedError):  # the reason is found above
-                    piece = self._read_piece(prompt[0], ids, options)
-            cache.truncate(min(start, len(cache.tokens)))
-            if not cache.tokens:
-                self._lane.session.forward(cache, prompt[:1])
-            rows = piece.astype(np.float32)
-            rows[0::2] = self._rotation.turn(rows[0::2], start - 1)
-            cache.place(ids, rows)
-        return None
-
-    def _read_piece(self, first: int, ids: tuple[int, ...], options: ort.RunOptions) -> KeysValues:
-        """Keys and values of a piece alone behind the token `first`."""
-        scratch = self._scratch = self._scratch or self._lane.session.new_cache()
-        if scratch.tokens[:1] != [first]:
-            scratch.truncate(0)
-            self._lane.session.forward(scratch, [first])
-        scratch.truncate(1)
-        for start in range(0, len(ids), _PREFILL_CHUNK):
-            self._lane.prefill(scratch, ids[start : start + _PREFILL_CHUNK], 1, options)
-        piece = scratch.rows(1, 1 + len(ids)).astype(np.float16)
-        self._pieces.put(ids, piece)
-        return piece
 
     def _first_draft(
         self, request: GenerateRequest, drafter: Drafter | None, fed: int

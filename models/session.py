@@ -111,7 +111,7 @@ class KVCache:
         self.touched = 0
         _, heads, _, width = shape
         self.token_bytes = 2 * layers * heads * width * np.dtype(np.float32).itemsize
-        self._array = array = _lazy_zeros((2 * layers, *shape))
+        array = _lazy_zeros((2 * layers, *shape))
         names = [f"{layer}.{kind}" for layer in range(layers) for kind in "kv"]
         self._buffers = {
             name: ort.OrtValue.ortvalue_from_numpy(buffer)
@@ -127,18 +127,6 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forget everything behind the first `length` tokens; no data moves."""
         del self.tokens[length:]
-
-    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
-        """`[2 * layers, kv_heads, stop - start, head_dim]`, a view: keys and values in turn."""
-        view: NDArray[np.float32] = self._array[:, 0, :, start:stop]
-        return view
-
-    def place(self, ids: Sequence[int], rows: NDArray[np.float32]) -> None:
-        """Append `ids` with keys and values that were computed elsewhere, shaped as `rows`."""
-        start, stop = len(self.tokens), len(self.tokens) + len(ids)
-        self._array[:, 0, :, start:stop] = rows
-        self.tokens.extend(ids)
-        self.touched = max(self.touched, stop)
 
     def binding(
         self, session: ort.InferenceSession, inputs: Mapping[str, ort.OrtValue]
