@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup try test editors e2e e2e-vscode e2e-llama lint fix bench soak clean
+.PHONY: setup try test editors e2e e2e-llama lint fix bench soak clean
 
 # The package alone: what a user installs.
 $(VENV)/.installed: pyproject.toml
@@ -37,18 +37,13 @@ test: lint
 # Installs the real editors (see tests/e2e/README.md) and drives them.
 e2e: editors
 	cd tests/e2e/node && npm ci --no-audit --no-fund
-	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_llama_server.py \
-		--ignore tests/e2e/test_vscode.py --override-ini addopts=-q
+	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_llama_server.py --override-ini addopts=-q
 
 # Our server against a real llama.cpp server, which is compiled first (7 minutes).
 e2e-llama: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[e2e]'
 	$(BIN)/python -m tests.e2e.llama_server
 	$(BIN)/python -m pytest tests/e2e/test_llama_server.py --override-ini addopts=-q
-
-# VS Code, by itself: a case or two still want their second try in most runs.
-e2e-vscode: editors
-	$(BIN)/python -m pytest tests/e2e/test_vscode.py --override-ini addopts=-q
 
 # What they need, and the extension as it is now: npm and apt see themselves what is there.
 editors: $(VENV)/.setup
