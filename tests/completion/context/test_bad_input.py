@@ -9,7 +9,9 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -31,6 +33,7 @@ from tests.completion.context.indexes import (
 )
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="files of kinds that only Linux has")
+NOBODY = 65534
 HALF = "\ud800"
 """Half of a surrogate pair, which JSON can say and UTF-8 cannot."""
 
@@ -103,20 +106,35 @@ def test_all_that_is_bad_is_skipped_and_told_in_one_line(root: Path, tmp_path: P
     assert index.chunks("vast/kept.py")
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_skipped(
-    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(root, "secret/a.py", "x = 1\n")
-    put(root, "mine.py", "x = 1\n")
-    (root / "secret").chmod(0)
-    (root / "mine.py").chmod(0)
+@contextmanager
+def without_the_rights_of_root() -> Iterator[None]:
+    """As another user, where this is root, who may read everything."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(NOBODY)
     try:
-        assert Builder(root, tmp_path / "index").scan() == 2
+        yield
     finally:
+        os.seteuid(own)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
+def test_what_may_not_be_read_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    with TemporaryDirectory() as folder:  # other users may not look into pytest's own
+        Path(folder).chmod(0o777)
+        root = Path(folder) / "work"
+        for path in ("shop.py", "pkg/tools.py", "secret/a.py", "mine.py"):
+            put(root, path, SHOP)
+        # Before: modules that it loads late may lie where other users may not look.
+        assert Builder(root, Path(folder) / "before").scan() == 4
+        caplog.clear()
+        (root / "secret").chmod(0)
+        (root / "mine.py").chmod(0)
+        with without_the_rights_of_root():
+            assert Builder(root, Path(folder) / "index").scan() == 2
         (root / "secret").chmod(0o700)
-    (record,) = caplog.records[1:]
-    assert "and 1 more: Permission denied" in record.message
+    (told,) = [one.message for one in caplog.records if "not indexed" in one.message]
+    assert "and 1 more: Permission denied" in told
 
 
 @linux
