@@ -116,7 +116,7 @@ class Ahead:
             self._backend.forget(key)
             return
         reading = GenerateRequest(
-            prompt_ids=prompt.ids, max_tokens=0, cancel=request.cancel, cache_key=key
+            prompt_ids=prompt.ids, max_tokens=0, cancel=request.cancel, cache_key=key, ahead=True
         )
         if self._backend.generate(reading).stop is StopReason.MAX_TOKENS:
             self._backend.rename(key, cache_key(request.uri, prompt.slot))
@@ -154,6 +154,7 @@ class Ahead:
                 cancel=request.cancel,
                 cache_key=cache_key(request.uri, prompt.slot),
                 drafts=policies.decode.drafts,
+                ahead=True,
             )
         )
         return None if result.stop is StopReason.CANCELLED else (result, prompt.heal)

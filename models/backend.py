@@ -59,6 +59,8 @@ class GenerateRequest:
         min_logprob: stop once the summed log-probability is no greater than this: it can only
             fall. None never stops for it.
         on_text: told the text so far after every token, for streaming; True ends decoding.
+        ahead: nobody waits for it yet. A core is left free, so that what is typed meanwhile is read
+            at once: a busy core may keep other threads waiting for milliseconds.
     """
 
     prompt_ids: list[int]
@@ -74,6 +76,7 @@ class GenerateRequest:
     drafts: bool = True
     min_logprob: float | None = None
     on_text: Callable[[str], bool] | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

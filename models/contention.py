@@ -42,12 +42,13 @@ class Contention:
         self._last = Usage.now()
         self._others = 0.0
 
-    def threads(self, most: int) -> int:
-        """`most` where the cores for them are free, else 1."""
+    def threads(self, most: int, *, spared: int = 0) -> int:
+        """`most` where the cores for them are free, `spared` more left idle; else 1."""
         usage = Usage.now() if time.monotonic() - self._last.at >= _INTERVAL_S else None
         if usage is not None:
             self.observe(usage)
-        return most if self._cores - self._others >= most - _TOLERATED else 1
+        free = self._cores - self._others - spared
+        return most if free >= most - _TOLERATED else 1
 
     def observe(self, usage: Usage) -> None:
         """Take the span since the last reading into account, and only that."""

@@ -303,7 +303,7 @@ class LocalBackend:
 
     @property
     def threads(self) -> int:
-        """Of the latest request."""
+        """Of the latest request that somebody waited for."""
         return self._lane.session.threads
 
     @property
@@ -326,10 +326,10 @@ class LocalBackend:
         """See `Backend`; from the speed of the latest runs."""
         return self._lane.affordable_tokens(seconds)
 
-    def _choose_lane(self) -> _Lane:
+    def _choose_lane(self, ahead: bool) -> _Lane:
         """Fewer threads where other processes need the cores: waiting for them costs more."""
-        most = self._full.session.threads
-        if self._open_packed is None or self._contention.threads(most) == most:
+        most, spared = self._full.session.threads, int(ahead)
+        if self._open_packed is None or self._contention.threads(most, spared=spared) == most:
             return self._full
         if self._single is None:
             try:
@@ -368,7 +368,9 @@ class LocalBackend:
                 f"the prompt has {len(prompt)} tokens, the model takes {self.context_length}"
             )
         started = time.perf_counter()
-        lane = self._lane = self._choose_lane()
+        lane = self._choose_lane(request.ahead)
+        if not request.ahead:
+            self._lane = lane
         most = min(len(prompt) + request.max_tokens + 1, self.context_length)
         cache = self._caches.get(request.cache_key, most)
         # The last prompt token always runs again: its logits choose the first new one.
@@ -390,7 +392,7 @@ class LocalBackend:
                 return None
 
         with request.cancel.acting(terminate), self._timer.watch(request.deadline, options):
-            first = self._prefill(cache, request, drafter, options)
+            first = self._prefill(lane, cache, request, drafter, options)
             prefilled = time.perf_counter()
             if isinstance(first, StopReason):
                 decoded = Decoded("", (), (), first)
@@ -417,6 +419,7 @@ class LocalBackend:
 
     def _prefill(
         self,
+        lane: _Lane,
         cache: KVCache,
         request: GenerateRequest,
         drafter: Drafter | None,
@@ -429,7 +432,7 @@ class LocalBackend:
         """
         prompt = request.prompt_ids
         long = len(prompt) - len(cache.tokens) > _STEP_TOKENS
-        run = self._lane.prefill if long else self._lane.run
+        run = lane.prefill if long else lane.run
         while True:
             if stop := interrupted(request):
                 return stop

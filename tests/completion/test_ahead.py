@@ -44,6 +44,7 @@ def test_the_next_line_is_ready_when_it_is_begun() -> None:
     assert isinstance(first, Suggestion)
     engine.prepare(asked)
     imagined = backend.requests[1]
+    assert [one.ahead for one in backend.requests] == [False, True]
     assert backend.tokenizer.decode(imagined.prompt_ids).endswith("def run(x")
     assert imagined.heal == b"):"
     done = engine.complete(request("def run(x):█\n"))

@@ -27,6 +27,11 @@ def test_threads_follow_what_others_leave(cores, others, expected):
     assert contention.threads(2) == expected
 
 
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 2), (8, 2)])
+def test_ahead_of_time_a_core_is_left_free(cores, expected):
+    assert Contention(cores).threads(2, spared=1) == expected
+
+
 def test_only_the_last_span_counts():
     contention = after(Contention(2), 100.0, own=0, others=2.0)
     assert contention.threads(2) == 1
@@ -58,7 +63,7 @@ def test_one_thread_serves_while_others_need_the_cores(tiny_weights, tmp_path, m
     backend = LocalBackend.load(tiny_weights, threads=2, packed_cache=tmp_path)
     ids = np.random.default_rng(0).integers(20, 600, 300).tolist()
     given_threads = iter([2, 1, 1, 2])
-    monkeypatch.setattr(Contention, "threads", lambda self, most: next(given_threads))
+    monkeypatch.setattr(Contention, "threads", lambda self, most, spared: next(given_threads))
     results, used = [], []
     for end in (200, 230, 260, 290):
         results.append(backend.generate(GenerateRequest(ids[:end], max_tokens=6, max_lines=0)))
@@ -70,3 +75,30 @@ def test_one_thread_serves_while_others_need_the_cores(tiny_weights, tmp_path, m
     for end, result in zip((200, 230, 260, 290), results, strict=True):
         plain = alone.generate(GenerateRequest(ids[:end], max_tokens=6, max_lines=0))
         assert (plain.token_ids, plain.logprobs) == (result.token_ids, result.logprobs)
+
+
+def test_working_ahead_leaves_a_core_and_what_is_known_of_the_others(
+    tiny_weights, tmp_path, monkeypatch
+):
+    PackedWeights(load_manifest(tiny_weights), tmp_path).build(tiny_weights)
+    backend = LocalBackend.load(tiny_weights, threads=2, packed_cache=tmp_path)
+    asked = []
+
+    def threads(self, most, spared):
+        asked.append(spared)
+        return 1 if spared else most
+
+    monkeypatch.setattr(Contention, "threads", threads)
+    ids = np.random.default_rng(0).integers(20, 600, 400).tolist()
+    backend.warm_up()
+    backend.generate(GenerateRequest(ids[:200], max_tokens=2))
+    known = backend.affordable_tokens(1.0)
+    ahead = backend.generate(GenerateRequest(ids[:390], max_tokens=0, ahead=True))
+    assert ahead.reused_tokens >= 199
+    assert backend.threads == 2
+    assert backend.affordable_tokens(1.0) == known
+    result = backend.generate(GenerateRequest(ids, max_tokens=6, max_lines=0))
+    assert result.reused_tokens == 390
+    plain = LocalBackend.load(tiny_weights, threads=2)
+    assert plain.generate(GenerateRequest(ids, max_tokens=6, max_lines=0)).text == result.text
+    assert asked == [0, 1, 0]
