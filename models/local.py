@@ -41,8 +41,7 @@ _SPEED_TOKENS = 64
 _LINE_RUNS = 8
 """Runs that decode a line; more than half of all lines need fewer."""
 KV_LIMIT = 80_000_000
-"""Bytes: two windows as they are read at rest, or four after cursor jumps. The server then stays
-below 350 MB."""
+"""Bytes: two windows as they are read at rest, or four after cursor jumps."""
 
 _Job = tuple[float, ort.RunOptions, threading.Event]
 
