@@ -17,7 +17,7 @@ from tests.e2e.neovim import PATIENCE, running
 from tests.e2e.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-TYPED = "names = ['a', 'b']; count = len("
+TYPED = "lines = text.splitlines(); count = len("
 """Code whose next word any model for Python knows."""
 CONFIGURATION = ROOT / "nvim/init.lua"
 
