@@ -326,7 +326,10 @@ class LocalBackend:
         return self._lane.affordable_tokens(seconds)
 
     def _choose_lane(self, ahead: bool) -> _Lane:
-        """Fewer threads where other processes need the cores: waiting for them costs more."""
+        """Fewer threads where others need the cores: waiting for them costs more.
+
+        Others are processes and, for work ahead, the threads that take in what is typed.
+        """
         most, spared = self._full.session.threads, int(ahead)
         if self._open_packed is None or self._contention.threads(most, spared=spared) == most:
             return self._full

@@ -20,6 +20,8 @@ DISMISSED = "textDocument/didDismissCompletion"
 
 TYPED = "lines = text.splitlines(); count = len("
 """Code whose next word any model for Python knows."""
+BEGUN = "l"
+"""The first letter of that word."""
 
 BLOCK = "def count_words(text: str) -> dict[str, int]:\n"
 """An open and empty block."""
@@ -241,7 +243,7 @@ def nothing_is_suggested_while_paused(editor: Driver) -> None:
     editor.no_ghost()
     assert editor.sent(SHOWN) == []
     editor.press("resume")
-    editor.type("l")
+    editor.type(BEGUN)
     assert editor.ghost()
     commands = [c["command"] for c in editor.sent("workspace/executeCommand")]
     assert commands == ["snowcoder.pause", "snowcoder.resume"]
@@ -289,9 +291,9 @@ def a_killed_server_is_started_again(editor: Driver) -> None:
     editor.wait_for(lambda: _rows(editor, "select suggestion_id from shown"))
     editor.press("kill_server")
     editor.wait_for(lambda: len(editor.sent("textDocument/didOpen")) == 2)
-    editor.type("l")
+    editor.type(BEGUN)
     assert editor.ghost()
-    assert editor.line == TYPED + "l"
+    assert editor.line == TYPED + BEGUN
 
 
 def other_letters_stand_before_the_cursor(editor: Driver) -> None:
@@ -333,7 +335,7 @@ def changed_settings_take_effect(editor: Driver) -> None:
     editor.type(TYPED)
     editor.no_ghost()
     editor.configure({"languages": ["python"]})
-    editor.type("l")
+    editor.type(BEGUN)
     assert editor.ghost()
 
 

@@ -12,13 +12,12 @@ import pynvim
 import pytest
 
 from tests.e2e import recorder
+from tests.e2e.cases import TYPED
 from tests.e2e.install import find
 from tests.e2e.neovim import PATIENCE, running
 from tests.e2e.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-TYPED = "lines = text.splitlines(); count = len("
-"""Code whose next word any model for Python knows."""
 CONFIGURATION = ROOT / "nvim/init.lua"
 
 # Everything is shown, however unsure and late: these tests are not about the model.
