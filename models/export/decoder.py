@@ -26,6 +26,8 @@ _ACTIVATIONS = {
 }
 LONGEST_CONTEXT = 8192
 """Tokens; a prompt of the completion engine has 2000 at most, and rotary tables cost memory."""
+_ROTARY_STEP = 16
+"""What the operator that rotates and attends wants the size of a head to be a multiple of."""
 
 
 class Norm(StrEnum):
@@ -140,9 +142,16 @@ def read_decoder(config: Config) -> Decoder:
         known = ", ".join(sorted(_READERS))
         raise WeightsError(f"unsupported architecture {kind!r}; supported are {known}")
     try:
-        return _READERS[kind](config)
+        shape = _READERS[kind](config)
     except KeyError as error:
         raise WeightsError(f"config.json lacks {error.args[0]}") from None
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise WeightsError(f"config.json has a value that cannot be: {error}") from None
+    if shape.rope_theta is not None and shape.head_dim % _ROTARY_STEP:
+        raise WeightsError(
+            f"unsupported: attention heads of {shape.head_dim}, not a multiple of {_ROTARY_STEP}"
+        )
+    return shape
 
 
 def _rope(config: Config) -> dict[str, Any]:

@@ -124,6 +124,9 @@ def test_a_sliding_window_limits_the_context():
         ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2}}, "rotary positions: 'yarn'"),
         ({"hidden_size": None}, "lacks hidden_size"),
+        ({"head_dim": 24}, "heads of 24"),
+        ({"num_attention_heads": 0}, r"config\.json has a value that cannot be"),
+        ({"hidden_size": "large"}, r"config\.json has a value that cannot be"),
     ],
 )
 def test_what_the_graph_cannot_express_is_refused(change, message):
@@ -339,9 +342,13 @@ def test_a_checkpoint_too_large_for_memory_is_not_compared(
     assert "not compared: too little memory for the checkpoint in float32" in said
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path):
+def test_a_full_disk_is_told_before_anything_is_written(trained_checkpoint, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match=r"not enough disk: .* GB free, this needs 1100000\.0"):
         check_disk(tmp_path, 10**15)
+    monkeypatch.setattr(importer, "needed_bytes", lambda shape, precision: 10**15)
+    with pytest.raises(WeightsError, match="not enough disk"):
+        import_checkpoint(trained_checkpoint("qwen2"), tmp_path, "m")
+    assert list((tmp_path / "m.partial").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["snowcoder-88m", "../x", "", "a b", "x.partial", "-x"])
