@@ -20,6 +20,8 @@ from lsp_server.gateway.guard import Guard
 from lsp_server.gateway.metrics import CONTENT_TYPE, Metrics
 from lsp_server.gateway.runner import Done, Engines, Runner
 
+_PATHS = "POST /v1/completions, GET /v1/models, POST /infill, GET /health and GET /metrics"
+
 
 def create_app(engines: Engines, config: GatewayConfig) -> ASGIApp:
     """The application; closing it ends the engine's thread.
@@ -55,17 +57,22 @@ def create_app(engines: Engines, config: GatewayConfig) -> ASGIApp:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        if not isinstance(error, ApiError):
-            code = "not_found" if error.status_code == 404 else "invalid_request"
-            headers = dict(error.headers or {})
-            error = ApiError(error.status_code, code, error.detail, headers)
-        return error.response()
+        if isinstance(error, ApiError):
+            return error.response()
+        if error.status_code == 404:
+            return ApiError(404, "not_found", f"not served here; there are {_PATHS}").response()
+        headers = dict(error.headers or {})
+        return ApiError(error.status_code, "invalid_request", error.detail, headers).response()
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
         message = first["msg"].removeprefix("Value error, ")
+        if place == "body" and "json" not in request.headers.get("content-type", ""):
+            message = "a JSON object is wanted, sent with 'Content-Type: application/json'"
+        elif first["type"] == "json_invalid":
+            place, message = "body", f"not valid JSON at character {first['loc'][-1]}"
         return ApiError(400, "invalid_request", f"{place}: {message}").response()
 
     return Guard(app, config, metrics)

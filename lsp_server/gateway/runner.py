@@ -173,19 +173,18 @@ class Runner:
 
         job = self._submit(client, work, emit)
         job.future.add_done_callback(lambda _: pieces.put_nowait(None))
+        # Not `asyncio.timeout`: it belongs to the task that began, and another one reads on.
+        late = loop.call_later(self._answer_s, self._time_out, job)
         gone = asyncio.ensure_future(_disconnected(request))
         gone.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
-            async with asyncio.timeout(self._answer_s):
-                while (piece := await pieces.get()) is not None:
-                    yield piece
+            while (piece := await pieces.get()) is not None:
+                yield piece
             if not job.future.done():
                 raise ApiError(CLIENT_GONE, "disconnected", "the client closed the connection")
             yield job.future.result()
-        except TimeoutError:
-            self._time_out(job)
-            yield job.future.result()
         finally:
+            late.cancel()
             gone.cancel()
             self._give_up(job)
 

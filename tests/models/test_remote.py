@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,7 +164,15 @@ def test_a_cancelled_call_returns_and_closes(server: RemoteServer, client: Remot
     assert len(server.bodies) == 1, "nothing is sent for a request that is over"
 
 
-def test_only_connecting_is_tried_again() -> None:
+def test_only_connecting_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, send = 0, httpx.AsyncHTTPTransport.handle_async_request
+
+    async def counted(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        nonlocal tried
+        tried += 1
+        return await send(self, request)
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", counted)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
@@ -171,6 +180,7 @@ def test_only_connecting_is_tried_again() -> None:
     with pytest.raises(RemoteUnreachableError, match="no connection"):
         client.complete(REQUEST)
     client.close()
+    assert tried == 2
 
 
 def test_nothing_is_opened_before_the_first_call() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import httpx
 import pytest
@@ -16,22 +17,27 @@ from lsp_server.gateway.loading import load_engines
 from lsp_server.gateway.runner import Engines
 
 PATIENCE = 30.0
+KV_LIMIT = 60_000_000
+
+
+class Serve(Protocol):
+    """Starts a gateway on a free port, by default with the shipped weights; gives its address."""
+
+    def __call__(self, config: GatewayConfig, other: Engines | None = None) -> str: ...
 
 
 @pytest.fixture(scope="session")
 def engines() -> Engines:
-    return load_engines(None, threads=1, kv_limit=60_000_000)
+    return load_engines(None, threads=1, kv_limit=KV_LIMIT)
 
 
 @pytest.fixture(scope="module")
-def serve(engines: Engines) -> Iterator[Callable[[GatewayConfig], str]]:
-    """Starts gateways on free ports; gives their addresses."""
+def serve(engines: Engines) -> Iterator[Serve]:
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(config: GatewayConfig) -> str:
-        settings = uvicorn.Config(
-            create_app(engines, config), port=0, log_level="error", ws="none", proxy_headers=False
-        )
+    def start(config: GatewayConfig, other: Engines | None = None) -> str:
+        app = create_app(other or engines, config)
+        settings = uvicorn.Config(app, port=0, log_level="error", ws="none", proxy_headers=False)
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -50,7 +56,7 @@ def serve(engines: Engines) -> Iterator[Callable[[GatewayConfig], str]]:
 
 
 @pytest.fixture(scope="module")
-def address(serve: Callable[[GatewayConfig], str]) -> str:
+def address(serve: Serve) -> str:
     return serve(GatewayConfig(rate=1000))
 
 

@@ -10,7 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.lsp_server.gateway.conftest import PATIENCE
+from completion.types import DecodePolicy
+from lsp_server.gateway.infill import InfillBody
+from lsp_server.gateway.runner import Engines
+from tests.lsp_server.gateway.conftest import KV_LIMIT, PATIENCE
 
 PREFIX = "for name in names:\n    print(name)\n\n" * 3 + "for name in names:\n    print("
 """Code whose next word any model for Python knows: `name`."""
@@ -85,12 +88,14 @@ def test_as_many_choices_as_asked_for(http: httpx.Client) -> None:
 def test_streamed_text_is_the_same(http: httpx.Client, stop: object) -> None:
     body = {"prompt": "def area(width, height):\n", "max_tokens": 24, "stop": stop}
     whole = http.post("/v1/completions", json=body).json()["choices"][0]
-    options = {"stream": True, "stream_options": {"include_usage": True}}
+    options = {"stream": True, "logprobs": 0, "stream_options": {"include_usage": True}}
     *chunks, usage, done = sent_events(http, "/v1/completions", body | options)
     assert done == "[DONE]"
     choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
     assert "".join(choice["text"] for choice in choices) == whole["text"]
     assert choices[-1]["finish_reason"] == whole["finish_reason"]
+    assert all(choice["logprobs"] is None for choice in choices[:-1])
+    assert "".join(choices[-1]["logprobs"]["tokens"]) == whole["text"]
     assert json.loads(usage)["usage"]["completion_tokens"] > 0
 
 
@@ -126,8 +131,25 @@ def test_unreadable_bodies_are_refused(http: httpx.Client, path: str, content: b
     assert http.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/infill"])
+def test_a_body_without_its_type_is_told_which(http: httpx.Client, path: str) -> None:
+    # What `curl -d` sends.
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = http.post(path, content=b'{"prompt": "x = "}', headers=form)
+    assert answer.status_code == 400
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+def test_what_is_no_json_is_told_where(http: httpx.Client) -> None:
+    head = {"Content-Type": "application/json"}
+    answer = http.post("/infill", content=b'{"prompt": ', headers=head)
+    assert "not valid JSON at character 11" in answer.json()["error"]["message"]
+
+
 def test_unknown_paths_and_methods(http: httpx.Client) -> None:
-    assert http.get("/v1/engines").json()["error"]["code"] == "not_found"
+    error = http.post("/v1/chat/completions", json={}).json()["error"]
+    assert error["code"] == "not_found"
+    assert "/v1/completions" in error["message"]
     assert http.get("/infill").status_code == 405
 
 
@@ -138,12 +160,32 @@ def infill(http: httpx.Client, **body: Any) -> dict[str, Any]:
     return answer.json()
 
 
+def policy_of(**body: Any) -> DecodePolicy:
+    return InfillBody.model_validate(body).policies("python", 512).decode
+
+
+def test_infill_limits_are_the_engine_s() -> None:
+    most = DecodePolicy().max_tokens
+    assert policy_of().deadline_ms is None
+    assert policy_of(t_max_predict_ms=0).deadline_ms is None
+    assert policy_of(t_max_predict_ms=200).deadline_ms == 200
+    assert policy_of(t_max_predict_ms=200, t_max_prompt_ms=500).deadline_ms == 700
+    assert [policy_of(n_predict=n).max_tokens for n in (-1, 5, 10_000)] == [most, 5, most]
+
+
 def test_infill_gives_text_and_times(http: httpx.Client) -> None:
     answer = infill(http)
     assert answer["content"].startswith("name")
     assert answer["stop"] is True
     assert answer["timings"]["predicted_n"] > 0
     assert answer["timings"]["predicted_ms"] > 0
+
+
+def test_infill_stops_where_it_is_told(http: httpx.Client) -> None:
+    whole = infill(http)["content"]
+    assert infill(http, stop=["", whole[2:4]])["content"] == whole[:2]
+    other = infill(http, input_prefix="# another document\n" * 20, n_predict=1)
+    assert other["stop_type"] == "limit"
 
 
 def test_infill_leaves_what_the_editor_closed(http: httpx.Client) -> None:
@@ -255,6 +297,16 @@ def test_many_clients_at_once_each_get_their_own_text(http: httpx.Client, addres
 
     texts = asyncio.run(ask_all())
     assert texts == [alone[number % len(alone)] for number in range(200)]
+
+
+def test_clients_share_one_cap(http: httpx.Client, engines: Engines) -> None:
+    lines = "".join(f"value_{number} = compute({number})\n" for number in range(150))
+    for name in range(8):
+        head = {"X-Client-Id": f"sharing {name}"}
+        body = {"prompt": f"# {name}\n{lines}x = ", "max_tokens": 1}
+        assert http.post("/v1/completions", json=body, headers=head).status_code == 200
+    # Two of these documents' caches fill it already.
+    assert 0.3 * KV_LIMIT < engines.kv_bytes() <= KV_LIMIT
 
 
 def test_metrics_tell_no_source(http: httpx.Client) -> None:
