@@ -368,7 +368,7 @@ class CompletionEngine:
         )
         record.prompt_ms = _milliseconds_since(began)
         if self._context is not None and supply is not None:
-            self._context.note(prompt.context, token_ms, record)
+            self._context.note(request.uri, prompt.context, token_ms, record)
         return self._generate(request, document, prompt, received, record)
 
     def _generate(

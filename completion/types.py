@@ -251,6 +251,10 @@ class Record:
     context_cost_ms: float | None = None
     """What reading the retrieved code takes on this machine, once per window; None: not known."""
     chunks: list[UsedChunk] = field(default_factory=list)
+    context_rule: str = ""
+    """Why none of it is in the prompt, though it was looked for; empty where some is."""
+    context_gain: float | None = None
+    """Nats that what was found last was expected to gain; None where nothing was weighed."""
     pivot: str = ""
     """Of two candidates for a block, the one taken: `direct` or `comment`; `late` where there was
     no time for the second. Empty where only one was wanted."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lsp_server.decisions import FILE_NAME, KEPT, read_file
@@ -41,7 +42,7 @@ def _table(decisions: list[dict[str, Any]]) -> Table:
     table = Table("time", "where", "trigger", "outcome", "rule", "ms", "why", box=None)
     for row in decisions:
         total = row.get("stages", {}).get("total_ms")
-        table.add_row(
+        cells = (
             str(row["time"])[11:19],
             f"{row['file']}:{row['line']}",
             row["trigger"],
@@ -50,9 +51,11 @@ def _table(decisions: list[dict[str, Any]]) -> Table:
             "" if total is None else f"{total:.0f}",
             row["detail"],
         )
+        # Names such as [slug].tsx are no markup.
+        table.add_row(*map(escape, cells))
         stages = row.get("stages", {})
         for line in [*_context(stages), *_pivot(stages)]:
-            table.add_row("", "", "", "", "", "", line)
+            table.add_row("", "", "", "", "", "", escape(line))
     return table
 
 
@@ -63,10 +66,14 @@ def _context(stages: dict[str, Any]) -> list[str]:
         found = ", ".join(f"{name} {score:.2f}" for name, score in chunk["sources"].items())
         place = f"{chunk['file']}:{chunk['line']}"
         lines.append(f"context {place} ({found}; {chunk['tokens']} tokens)")
+    gain = stages.get("context_gain")
+    expected = "" if gain is None else f", {gain:+.2f} nats expected"
     if lines:
         cost = stages.get("context_cost_ms")
         took = "" if cost is None else f", {cost:.0f} ms to read once"
-        lines.append(f"context {stages['context_tokens']} tokens in all{took}")
+        lines.append(f"context {stages['context_tokens']} tokens in all{took}{expected}")
+    elif rule := stages.get("context_rule"):
+        lines.append(f"context none: {rule}{expected}")
     return lines
 
 

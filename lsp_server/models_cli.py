@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from models.errors import ModelError
@@ -82,7 +83,7 @@ def list_(as_json: _AsJson = False) -> None:
         row = _as_dict(one)
         mark = "*" if one.used else ""
         if one.manifest is None:
-            table.add_row(mark, one.name, f"[red]{one.error}[/red]")
+            table.add_row(mark, one.name, f"[red]{escape(one.error)}[/red]")
             continue
         keys = ("kind", "bits", "megabytes", "context", "prompt_layout")
         table.add_row(mark, one.name, *(str(row[key]) for key in keys))

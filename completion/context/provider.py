@@ -42,10 +42,19 @@ class Retrieved:
 
 
 @dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a prompt gets; `rule` says why that is nothing."""
+
+    ids: tuple[int, ...]
+    rule: str
+    gain: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
     generation: int
     line: int
-    ids: tuple[int, ...]
+    choice: _Choice
 
 
 def retrieve(
@@ -83,6 +92,7 @@ class ContextProvider:
         self._recent = Recent()
         self._held: OrderedDict[tuple[str, int, ContextPolicy], _Held] = OrderedDict()
         self._chunks: OrderedDict[tuple[int, ...], list[UsedChunk]] = OrderedDict()
+        self._last: OrderedDict[str, _Choice] = OrderedDict()
         self._spent_ms = 0.0
 
     def observe(self, uri: str, text: str) -> None:
@@ -92,6 +102,7 @@ class ContextProvider:
     def forget(self, uri: str) -> None:
         """A document was closed."""
         self._recent.forget(uri)
+        self._last.pop(uri, None)
         for key in [key for key in self._held if key[0] == uri]:
             del self._held[key]
 
@@ -134,15 +145,22 @@ class ContextProvider:
                 self._held.move_to_end(key)
                 while len(self._held) > _HELD:
                     self._held.popitem(last=False)
+            self._last[uri] = held.choice
+            self._last.move_to_end(uri)
+            while len(self._last) > _HELD:
+                self._last.popitem(last=False)
             self._spent_ms += (time.perf_counter() - began) * 1000
-            return held.ids
+            return held.choice.ids
 
         return ids
 
-    def note(self, context: tuple[int, ...], token_ms: float | None, record: Record) -> None:
+    def note(
+        self, uri: str, context: tuple[int, ...], token_ms: float | None, record: Record
+    ) -> None:
         """Write into `record` what the context in a prompt is, what it costs, and the time spent.
 
         Args:
+            uri: of the document.
             context: ids that a `supply` gave.
             token_ms: what reading a token costs.
             record: of the request.
@@ -151,13 +169,18 @@ class ContextProvider:
         record.context_tokens = len(context)
         record.context_cost_ms = None if token_ms is None else round(len(context) * token_ms, 1)
         record.chunks = list(self._chunks.get(context, []))
+        if (last := self._last.get(uri)) is not None:
+            record.context_rule = "" if context else last.rule
+            record.context_gain = last.gain
 
     def _choose(
         self, query: Query, index: Index, policy: ContextPolicy, budget: int, price: float | None
-    ) -> tuple[int, ...]:
+    ) -> _Choice:
         if budget < _LEAST_BUDGET:
-            return ()
+            return _Choice((), "no time or room for any", None)
         found = retrieve(query, index, self._tokenizer, budget, self._retrievers)
+        if not found.picked:
+            return _Choice((), "nothing was found that says anything new", None)
         picked = found.picked
         if policy.gated:
             picked = gate.affordable(found.gain, picked, price)
@@ -165,7 +188,8 @@ class ContextProvider:
         self._chunks[ids] = [_used(one) for one in picked]
         while len(self._chunks) > _HELD:
             self._chunks.popitem(last=False)
-        return ids
+        rule = "" if picked else f"not worth reading, of {len(found.picked)} found"
+        return _Choice(ids, rule, round(found.gain, 3))
 
     def _query(
         self, uri: str, path: str, prefix: str, suffix: str, seen: int, index: Index

@@ -56,6 +56,25 @@ def test_why_shows_what_was_retrieved_and_its_cost(state: Path) -> None:
     assert stages["chunks"][0]["sources"] == {"bm25": 12.5, "definitions": 1.0}
 
 
+def test_why_shows_why_nothing_was_retrieved(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    decisions = Decisions(state / "decisions.jsonl")
+    record = Record(context_rule="not worth reading, of 3 found", context_gain=0.04)
+    decisions.add(replace(decision("a.py"), stages=asdict(record)))
+    decisions.close()
+    assert "context none: not worth reading, of 3 found, +0.04 nats expected" in run("why")[1]
+
+
+def test_why_shows_names_with_brackets(state: Path) -> None:
+    decisions = Decisions(state / "decisions.jsonl")
+    decisions.add(replace(decision("[slug].tsx"), detail="what [/b] means"))
+    decisions.close()
+    code, out = run("why")
+    assert code == 0
+    assert "[slug].tsx:1" in out
+    assert "what [/b] means" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [

@@ -102,6 +102,23 @@ def test_no_context_where_it_is_off_or_nothing_is_indexed(uri: str, context: Con
     assert (record.context_tokens, record.chunks) == (0, [])
 
 
+def test_why_there_is_none_is_recorded() -> None:
+    assert Setup().complete(START).record.context_rule == ""
+    empty = Setup(files={}).complete(START).record
+    assert "nothing was found" in empty.context_rule
+    assert empty.context_gain is None
+    tight = replace(POLICIES, context=replace(CONTEXT, jump_tokens=10))
+    assert "room" in Setup().complete(START, policies=tight).record.context_rule
+    gated = replace(POLICIES, context=replace(CONTEXT, gated=True))
+    setup = Setup(files={"lib.py": "def load_settings(path): ...\n"})
+    far = setup.complete(f"{FAR}\nx = load_settings(", policies=gated).record
+    assert far.chunks == []
+    assert far.context_rule == "not worth reading, of 1 found"
+    assert far.context_gain is not None
+    typed = setup.complete(f"{FAR}\nx = load_settings(y", policies=gated).record
+    assert typed.context_rule == far.context_rule, "as long as the window is the same"
+
+
 def test_typing_only_appends() -> None:
     setup = Setup()
     setup.complete(START)
