@@ -7,6 +7,7 @@ and rounding may disagree for no reason.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ CONTEXT = 512
 HELD_OUT = "dataclasses.py"
 LENGTH = 128
 """Tokens of a training sequence; behind that, nothing was learnt."""
+INFILLING_LENGTH = 256
+"""The same for `prefix_first`."""
 _BATCH, _RATE = 8, 6e-3
+_IGNORED = -100
 _COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": 96,
@@ -118,19 +122,78 @@ def foreign_tokenizer(
 
 def train(kind: str, tokenizer: tokenizers.Tokenizer, directory: Path) -> Path:
     """Train a checkpoint of `CONFIGS[kind]` for `STEPS` steps and save it with its tokenizer."""
-    torch.manual_seed(0)
-    config = CONFIGS[kind]()
-    model = transformers.AutoModelForCausalLM.from_config(config).train()
     ids = torch.tensor(tokenizer.encode(code()).ids)
     generator = np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=0.01)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * min(1.0, (step + 1) / 20, 1.1 - step / STEPS)
+
+    def batch() -> torch.Tensor:
         starts = generator.integers(0, len(ids) - LENGTH - 1, _BATCH)
-        batch = torch.stack([ids[start : start + LENGTH + 1] for start in starts.tolist()])
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        return torch.stack([ids[start : start + LENGTH + 1] for start in starts.tolist()])
+
+    return _fit(CONFIGS[kind](), tokenizer, directory, STEPS, batch)
+
+
+def prefix_first(tokenizer: tokenizers.Tokenizer, directory: Path, steps: int) -> Path:
+    """Train a checkpoint that saw prefix, suffix, middle (PSM) in that order and in no other.
+
+    As the families that did so (arXiv 2207.14255, 2409.12186): texts are cut at characters, each
+    part is tokenized by itself, and one text in ten is left whole. The first ids of `tokenizer`
+    are `QWEN`.
+    """
+    text, generator = code(), np.random.default_rng(0)
+    # Prompts must not be longer than what was learnt.
+    config = transformers.Qwen2Config(
+        **_COMMON
+        | {
+            "vocab_size": tokenizer.get_vocab_size(),
+            "hidden_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+            "max_position_embeddings": INFILLING_LENGTH,
+        },
+        tie_word_embeddings=True,
+    )
+    end, prefix, middle, suffix, _ = range(len(QWEN))
+    characters = 4 * INFILLING_LENGTH
+
+    def sample() -> list[int]:
+        start = int(generator.integers(0, len(text) - characters))
+        piece = text[text.find("\n", start) + 1 : start + characters]
+        # A text ends where the window of tokens does.
+        piece = piece[: tokenizer.encode(piece).offsets[: INFILLING_LENGTH - 8][-1][1]]
+        if generator.random() < 0.1:
+            return [*tokenizer.encode(piece).ids, end]
+        first, last = sorted(generator.integers(0, len(piece) + 1, 2).tolist())
+        parts = (piece[:first], piece[last:], piece[first:last])
+        before, after, between = (part.ids for part in tokenizer.encode_batch(list(parts)))
+        return [prefix, *before, suffix, *after, middle, *between, end]
+
+    def batch() -> torch.Tensor:
+        rows = [sample()[: INFILLING_LENGTH + 1] for _ in range(_BATCH)]
+        return torch.tensor([row + [_IGNORED] * (INFILLING_LENGTH + 1 - len(row)) for row in rows])
+
+    return _fit(config, tokenizer, directory, steps, batch)
+
+
+def _fit(
+    config: transformers.PretrainedConfig,
+    tokenizer: tokenizers.Tokenizer,
+    directory: Path,
+    steps: int,
+    batch: Callable[[], torch.Tensor],
+) -> Path:
+    """Train on `batch`es `[rows, tokens]`, whose rows may end in `_IGNORED`."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=0.01)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * min(1.0, (step + 1) / 20, 1.1 - step / steps)
+        ids = batch()
+        logits = model(input_ids=ids[:, :-1].clamp(min=0), use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=_IGNORED
+        )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
