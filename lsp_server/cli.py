@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +27,7 @@ from completion.types import (
     Trigger,
     WindowPolicy,
 )
-from lsp_server import inspection, models_cli, telemetry_cli
+from lsp_server import inspection, models_cli, serve_command, telemetry_cli
 from lsp_server.gateway import command as gateway_command
 
 if TYPE_CHECKING:
@@ -56,33 +55,17 @@ ModelOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Processor cores that a suggestion uses.")]
 
 
-class LogLevel(StrEnum):
-    """How much the server writes to standard error."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
 class InputError(Exception):
     """What the user typed cannot be used; the message says why."""
 
 
-@app.command()
-def serve(
-    tcp: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Listen there, not on standard input and output."),
-    ] = None,
-    model: ModelOption = None,
-    threads: ThreadsOption = 2,
-    log_level: Annotated[LogLevel, typer.Option(help="Lowest level logged.")] = LogLevel.WARNING,
-) -> None:
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def serve(context: typer.Context) -> None:
     """Run the language server; editors start this."""
-    from lsp_server.server import run
-
-    run(tcp=tcp, model=model, threads=threads, log_level=log_level.value)
+    serve_command.main(context.args)
 
 
 @app.command()

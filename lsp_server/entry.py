@@ -39,6 +39,11 @@ def main() -> None:
     """Run the command line isolated from the folder that it was started in."""
     pythonpath = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
     sys.path[:] = isolate_path(sys.path, pythonpath, safe=sys.flags.safe_path)
-    from lsp_server.cli import app
+    if sys.argv[1:2] == ["serve"]:
+        from lsp_server.serve_command import main as serve
 
-    app()
+        serve(sys.argv[2:])
+    else:
+        from lsp_server.cli import app
+
+        app()

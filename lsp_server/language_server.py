@@ -63,13 +63,18 @@ class SnowCoderServer(LanguageServer):
         )
         self.settings = Settings()
         self.policies = self.settings.policies()
-        self.session = Session(self._load, self._failed, self._ready)
+        self.power = Power()
+        self.session = Session(
+            self._load,
+            self._failed,
+            self._ready,
+            may_work_ahead=lambda: not self.power.on_battery(),
+        )
         # The request that follows an edit shall find the engine free.
         self.protocol.on_edit = self.session.end_rest
         self.folders = Workspace()
         self.decisions = Decisions(None if state is None else state / FILE_NAME)
         self.status = StatusReporter(self._send_status)
-        self.power = Power()
         self.measure = Measure()
         """Keeps telemetry from `begin_measure` on."""
         self.indexing = indexing

@@ -53,6 +53,14 @@ class Engine(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """For callers that do not want to know."""
+
+
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """An engine ready to serve.
@@ -72,10 +80,6 @@ class EngineError(Exception):
     """The engine's thread ended or hangs; a new one is started."""
 
 
-def _nothing() -> None:
-    """For callers that do not want to know."""
-
-
 class Session:
     """Serves one client.
 
@@ -85,6 +89,7 @@ class Session:
         on_failure: told the error, on the event loop, whenever loading fails or the engine is
             lost. Without an engine requests are hidden.
         on_ready: called on the event loop when an engine was loaded.
+        may_work_ahead: asked in every rest; False where it would cost more than it is worth.
         answer_s: seconds after which a request is answered whatever the thread does; an
             engine that takes longer is given up. Tests shorten it.
         retry_s: seconds between attempts to load again what failed.
@@ -96,12 +101,14 @@ class Session:
         on_failure: Callable[[Exception], None],
         on_ready: Callable[[], None] = _nothing,
         *,
+        may_work_ahead: Callable[[], bool] = _always,
         answer_s: float = 30.0,
         retry_s: float = 10.0,
     ) -> None:
         self._load = load
         self._on_failure = on_failure
         self._on_ready = on_ready
+        self._may_work_ahead = may_work_ahead
         self._answer_s = answer_s
         self._retry_s = retry_s
         self._worker = Worker("engine")
@@ -185,9 +192,10 @@ class Session:
         if self._current is not None:
             return
         self.end_rest()
-        self._preparing = Cancellation()
-        ahead = replace(request, cancel=self._preparing)
-        self._submit(lambda engine: engine.prepare(ahead))
+        if self._may_work_ahead():
+            self._preparing = Cancellation()
+            ahead = replace(request, cancel=self._preparing)
+            self._submit(lambda engine: engine.prepare(ahead))
 
     def end_rest(self) -> None:
         """The user goes on, or does not want anything done: work ahead ends."""

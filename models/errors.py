@@ -11,6 +11,7 @@ class ModelError(Exception):
     ├── TokenizerError     tokenizer.json missing or not the one the weights need
     ├── PromptError        a prompt the model cannot take (empty, longer than its context)
     ├── CacheError         no memory for a KV cache
+    ├── RunError           the runtime failed in a run, for want of memory for instance
     └── RemoteError        a remote engine gave no usable answer
         ├── RemoteUnreachableError   no connection, or none is tried for a while
         ├── RemoteTimeoutError       no complete answer in time
@@ -33,6 +34,10 @@ class PromptError(ModelError):
 
 class CacheError(ModelError):
     """There is no memory for a KV cache."""
+
+
+class RunError(ModelError):
+    """The runtime failed in a run; the KV cache is as it was."""
 
 
 class RemoteError(ModelError):

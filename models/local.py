@@ -361,6 +361,7 @@ class LocalBackend:
 
         Raises:
             PromptError: empty prompt, one longer than the context, or an unknown id.
+            CacheError, RunError: no memory; the next request is served.
         """
         prompt = request.prompt_ids
         if not prompt:

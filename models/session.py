@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.errors import CacheError, PromptError, WeightsError
+from models.errors import CacheError, PromptError, RunError, WeightsError
 from models.registry import Manifest
 
 Logits = NDArray[np.float32]
@@ -234,6 +234,7 @@ class ModelSession:
 
         Raises:
             PromptError: the tokens do not fit the context or are not in the vocabulary.
+            RunError: the runtime failed, for want of memory for instance.
             RunTerminatedError: `run_options.terminate` was set.
         """
         new, total = len(ids), len(cache.tokens) + len(ids)
@@ -260,10 +261,10 @@ class ModelSession:
         binding.bind_ortvalue_output("logits", logits.value)
         try:
             self._session.run_with_iobinding(binding, run_options)
-        except Exception:  # the runtime has no error class of its own for this
+        except Exception as error:  # the runtime's errors derive from Exception directly
             if run_options is not None and run_options.terminate:
                 raise RunTerminatedError from None
-            raise
+            raise RunError(f"the model could not be run: {error}") from error
         cache.tokens.extend(ids)
         cache.touched = max(cache.touched, total + padding)
         view: Logits = logits.array[0, :n_logits]

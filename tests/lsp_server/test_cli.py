@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +169,26 @@ def test_serve_hands_its_options_to_the_server(monkeypatch: pytest.MonkeyPatch) 
         {"tcp": None, "model": None, "threads": 2, "log_level": "warning"},
         {"tcp": "127.0.0.1:0", "model": None, "threads": 1, "log_level": "debug"},
     ]
-    assert run("serve", "--log-level", "loud")[0] == 2
+    for wrong in (("--log-level", "loud"), ("--threads", "0"), ("here",)):
+        assert run("serve", *wrong)[0] == 2
+    code, out, _ = run("serve", "--help")
+    assert code == 0
+    assert all(option in out for option in ("--tcp", "--model", "--threads", "--log-level"))
+
+
+def test_a_server_does_not_carry_the_command_line() -> None:
+    script = """
+        import sys
+        from lsp_server import entry, server
+        server.run = lambda **options: print(options, {"typer", "rich"} & set(sys.modules))
+        sys.argv = ["snowcoder", "serve", "--threads", "3"]
+        entry.main()
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
+    options = {"tcp": None, "model": None, "threads": 3, "log_level": "warning"}
+    assert ended.stdout == f"{options} set()\n", ended.stderr
 
 
 def test_try_without_a_terminal_prints_plain_lines(

@@ -16,8 +16,12 @@ from completion.types import (
     Record,
     Source,
     Suggestion,
+    Trigger,
 )
+from lsp_server.power import Power
+from lsp_server.server import create_server
 from lsp_server.session import Loaded, Session
+from lsp_server.settings import OnBattery, Settings
 
 
 @dataclass
@@ -179,6 +183,44 @@ async def test_the_engine_works_ahead_once_the_user_rests(session: Session, gate
     await ask(session, "x", uri="untitled:1")
     ahead = await asyncio.to_thread(gate.prepared.get)
     assert (ahead.text, ahead.uri) == ("x", "untitled:1")
+    assert gate.prepared.empty()
+
+
+async def test_nothing_is_done_ahead_where_it_may_not(gate: Gate) -> None:
+    may = [False, True]
+    session = Session(lambda: Loaded(gate, int), lambda error: None, may_work_ahead=may.pop)
+    session.start()
+    gate.open.set()
+    for text in ("may", "may not"):
+        request = CompletionRequest(text=text, offset=0)
+        assert isinstance(await session.complete(request), Suggestion)
+        session.prepare(request)
+    await asyncio.to_thread(session.close)
+    assert not may, "it was asked both times"
+    assert gate.prepared.get().text == "may"
+    assert gate.prepared.empty()
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused"),
+    [
+        (OnBattery.ALWAYS, []),
+        (OnBattery.INVOKED, [Trigger.AUTOMATIC]),
+        (OnBattery.NEVER, [Trigger.AUTOMATIC, Trigger.INVOKED]),
+    ],
+)
+async def test_on_battery_nothing_is_done_ahead_and_suggested_what_the_user_wants(
+    gate: Gate, setting: OnBattery, refused: list[Trigger]
+) -> None:
+    server = create_server(load=lambda model, threads: Loaded(gate, int))
+    server.power, server.settings = Power(lambda: True), Settings(on_battery=setting)
+    assert [one for one in Trigger if server.refusal("file:///a.py", one)] == refused
+    server.session.start()
+    gate.open.set()
+    request = CompletionRequest("x", 1)
+    assert isinstance(await server.session.complete(request), Suggestion)
+    server.session.prepare(request)
+    await asyncio.to_thread(server.close)
     assert gate.prepared.empty()
 
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,6 +77,19 @@ def test_one_thread_serves_while_others_need_the_cores(tiny_weights, tmp_path, m
     for end, result in zip((200, 230, 260, 290), results, strict=True):
         plain = alone.generate(GenerateRequest(ids[:end], max_tokens=6, max_lines=0))
         assert (plain.token_ids, plain.logprobs) == (result.token_ids, result.logprobs)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a limit on the cores")
+def test_more_threads_than_this_process_may_use_are_not_started(tiny_weights, tiny_backend):
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        backend = LocalBackend.load(tiny_weights, threads=8)
+    finally:
+        os.sched_setaffinity(0, cores)
+    asked = GenerateRequest([30, 31, 32], max_tokens=6, max_lines=0)
+    assert backend.generate(asked).token_ids == tiny_backend.generate(asked).token_ids
+    assert (backend.threads, backend.session.threads) == (1, 1)
 
 
 def test_working_ahead_leaves_a_core_and_what_is_known_of_the_others(

@@ -196,7 +196,7 @@ def test_drafts_respect_the_number_of_tokens(tiny_tokenizer, drafter, max_tokens
 @pytest.fixture
 def eager_backend(tiny_weights):
     backend = LocalBackend.load(tiny_weights, threads=1)
-    backend._speculation = Eager()
+    backend._lane.speculation = Eager()
     return backend
 
 
