@@ -66,7 +66,7 @@ class SnowCoderServer(LanguageServer):
         self.session = Session(self._load, self._failed, self._ready)
         # The request that follows an edit shall find the engine free.
         self.protocol.on_edit = self.session.end_rest
-        self.folders = Workspace()
+        self.folders = Workspace(self._warn)
         self.decisions = Decisions(None if state is None else state / FILE_NAME)
         self.status = StatusReporter(self._send_status)
         self.power = Power()
