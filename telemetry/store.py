@@ -299,7 +299,19 @@ class Store:
         database, aside, self.user_id = self._open()
         self.problem, self.waiting = aside or self.problem, None
         self._writer = Writer(database, self.user_id, self.session_id)
-        self._file = _file_id(self.path)
+        status = self.path.stat()
+        self._file = status.st_dev, status.st_ino
+
+    def _removed(self) -> bool:
+        """Whether another file, or none, is where the open one was."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            # A disk that does not answer may come back with the same file.
+            return False
+        return (status.st_dev, status.st_ino) != self._file
 
     def _end(self) -> None:
         if self._writer is not None:
@@ -342,7 +354,7 @@ class Store:
             while batch or self._unreported:
                 closing = self._closing.is_set()
                 try:
-                    if self._writer is None or _file_id(self.path) != self._file:
+                    if self._writer is None or self._removed():
                         logger.info("%s was removed; a new one is begun", self.path)
                         self._begin()
                     assert self._writer is not None
@@ -424,15 +436,6 @@ class Store:
             if self._queue.get() is None:
                 return
             self.lost += 1
-
-
-def _file_id(path: Path) -> tuple[int, int] | None:
-    """Tells one file at a path from another that took its place; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _expire(database: Database, before_us: int) -> None:
