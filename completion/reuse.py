@@ -14,7 +14,7 @@ run, because what is known of it is still too uncertain.
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from completion.confidence import TokenLogprobs
@@ -24,7 +24,9 @@ from completion.types import Policies
 from models.backend import GenerateResult, StopReason
 from models.tokenizer import Tokenizer
 
-_DOCUMENTS = 32
+_KEPT = 100
+_KEPT_CHARACTERS = 4_000_000
+"""Of the documents that offers were made for; most are a hundredth of this."""
 _ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 
 
@@ -87,11 +89,15 @@ def make_offer(
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """What is left of an offer; an empty `insert` means all of it is in the document."""
+    """What is left of an offer; an empty `insert` means all of it is in the document.
+
+    `recalled` tells that another offer was the document's latest.
+    """
 
     offer: Offer
     insert: str
     replace_right: int
+    recalled: bool = False
 
     @property
     def logprob_bounds(self) -> tuple[float, float]:
@@ -125,45 +131,67 @@ def remainder(offer: Offer, prefix: str, suffix: str) -> Remainder | None:
     return Remainder(offer, rest, replace_right)
 
 
-class Offers:
-    """The latest offer per document and policies (an experiment arm sees only its own)."""
+_Key = tuple[str, Policies]
 
-    def __init__(self, documents: int = _DOCUMENTS) -> None:
-        """Remember at most `documents` offers, the least recently used go first."""
-        self._documents = documents
-        self._offers: OrderedDict[tuple[str, Policies], Offer] = OrderedDict()
-        self._ahead: dict[tuple[str, Policies], Offer] = {}
+
+class Offers:
+    """Offers by document and policies (an experiment arm sees only its own), the latest first.
+
+    Args:
+        most: offers kept of all documents; the least recently used go first.
+        characters: of the documents they were made for, in all.
+    """
+
+    def __init__(self, most: int = _KEPT, characters: int = _KEPT_CHARACTERS) -> None:
+        self._most = most
+        self._characters = characters
+        self._kept: list[tuple[_Key, Offer]] = []
+        self._ahead: dict[_Key, Offer] = {}
 
     def find(self, uri: str, policies: Policies, prefix: str, suffix: str) -> Remainder | None:
-        """What is left of the offer for `uri`, or of the one that follows it.
-
-        An offer that no longer fits is dropped.
-        """
+        """What is left of the offer for `uri`, of the one that follows it, or of an earlier one."""
         key = (uri, policies)
-        offer = self._offers.get(key)
-        if offer is None:
+        own = [offer for other, offer in self._kept if other == key]
+        if not own:
             return None
-        rest = remainder(offer, prefix, suffix)
+        rest = remainder(own[0], prefix, suffix)
         if rest is None:
-            del self._offers[key]
-            offer = self._ahead.pop(key, None)
-            rest = remainder(offer, prefix, suffix) if offer else None
-        if offer is not None and rest is not None:
-            self._offers[key] = offer
-            self._offers.move_to_end(key)
+            following = self._ahead.pop(key, None)
+            rest = remainder(following, prefix, suffix) if following else None
+        if rest is None:
+            rest = self._recall(own[1:], prefix, suffix)
+        if rest is not None:
+            self._push(key, rest.offer)
         return rest
 
     def put(self, uri: str, policies: Policies, offer: Offer) -> None:
-        """Remember `offer`, in place of the document's previous one."""
+        """Remember `offer` as the document's latest."""
         key = (uri, policies)
-        previous = self._offers.get(key)
+        previous = next((one for other, one in self._kept if other == key), None)
         if previous is None or previous.suggestion_id != offer.suggestion_id:
             self._ahead.pop(key, None)
-        self._offers[key] = offer
-        self._offers.move_to_end(key)
-        while len(self._offers) > self._documents:
-            gone, _ = self._offers.popitem(last=False)
-            self._ahead.pop(gone, None)
+        self._push(key, offer)
+
+    def _recall(self, earlier: Sequence[Offer], prefix: str, suffix: str) -> Remainder | None:
+        """What is left of an offer for an earlier state; one that is used up says nothing."""
+        for offer in earlier:
+            rest = remainder(offer, prefix, suffix)
+            if rest is not None and rest.insert:
+                self._kept = [entry for entry in self._kept if entry[1] is not offer]
+                again = replace(offer, suggestion_id=uuid.uuid4().hex)
+                return replace(rest, offer=again, recalled=True)
+        return None
+
+    def _push(self, key: _Key, offer: Offer) -> None:
+        others = [one for one in self._kept if one[1].suggestion_id != offer.suggestion_id]
+        self._kept, room = [(key, offer)], self._characters - _size(offer)
+        for entry in others:
+            room -= _size(entry[1])
+            if room < 0 or len(self._kept) == self._most:
+                alive = {one for one, _ in self._kept}
+                self._ahead = {one: after for one, after in self._ahead.items() if one in alive}
+                break
+            self._kept.append(entry)
 
     def has_ahead(self, uri: str, policies: Policies) -> bool:
         """Whether it is known what follows the current offer for `uri`."""
@@ -174,19 +202,31 @@ class Offers:
         self._ahead[(uri, policies)] = offer
 
     def accepted(self, suggestion_id: str) -> None:
-        """The user took the suggestion: done until another edit. Unknown ids are ignored."""
-        for key, offer in self._offers.items():
+        """The user took the suggestion: done until another edit. Unknown ids are ignored.
+
+        Earlier offers of the document go: they might bring back what is deleted of this one.
+        """
+        kept: list[tuple[_Key, Offer]] = []
+        taken: _Key | None = None
+        for key, offer in self._kept:
             if offer.suggestion_id == suggestion_id:
-                self._offers[key] = replace(offer, accepted=True)
+                taken = key
+                kept.append((key, replace(offer, accepted=True)))
+            elif key != taken:
+                kept.append((key, offer))
+        self._kept = kept
 
     def dismissed(self, suggestion_id: str) -> None:
         """The user turned the suggestion down. Unknown ids are ignored."""
-        for key, offer in self._offers.items():
+        for index, (key, offer) in enumerate(self._kept):
             if offer.suggestion_id == suggestion_id:
-                self._offers[key] = replace(offer, dismissed=True)
+                self._kept[index] = (key, replace(offer, dismissed=True))
 
     def forget(self, uri: str) -> None:
         """Drop what is known of a closed document."""
-        for offers in (self._offers, self._ahead):
-            for key in [key for key in offers if key[0] == uri]:
-                del offers[key]
+        self._kept = [entry for entry in self._kept if entry[0][0] != uri]
+        self._ahead = {key: offer for key, offer in self._ahead.items() if key[0] != uri}
+
+
+def _size(offer: Offer) -> int:
+    return len(offer.prefix) + len(offer.suffix)

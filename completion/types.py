@@ -207,6 +207,7 @@ class Source(StrEnum):
     MODEL = "model"
     REMOTE = "remote"
     TYPED_THROUGH = "typed_through"
+    CACHE = "cache"
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,6 +292,6 @@ def _status(frame: Frame) -> Text:
         return Text()
     latency = f"{frame.outcome.record.total_ms:6.1f} ms  "
     if isinstance(frame.outcome, Suggestion):
-        typed_through = frame.outcome.record.source is Source.TYPED_THROUGH
-        return Text(latency + ("typed through" if typed_through else "model"), style="cyan")
+        source = frame.outcome.record.source or Source.MODEL
+        return Text(latency + source.value.replace("_", " "), style="cyan")
     return Text(latency + frame.outcome.detail, style="dim")

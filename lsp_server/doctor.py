@@ -62,6 +62,7 @@ def examine(model: str | None = None) -> list[Check]:
         ("weights", lambda: check_weights(model)),
         ("grammar", check_grammar),
         ("state folder", check_state),
+        ("telemetry", check_telemetry),
         ("editors", check_editors),
     ]
     return [_guarded(name, check) for name, check in checks]
@@ -151,6 +152,24 @@ def check_state() -> Check:
         fix = "suggestions work, but neither log nor `snowcoder why`; make the folder writable"
         return Check("state folder", "hint", detail, fix)
     return Check("state folder", "ok", str(folder))
+
+
+def check_telemetry() -> Check:
+    """The local record can be read; it is not changed by looking."""
+    from telemetry.paths import database_path
+    from telemetry.store import StoreError, check_database
+
+    path = database_path()
+    try:
+        found = check_database(path)
+    except StoreError as error:
+        fix = {
+            "corrupt": "nothing: the next server puts it aside and begins a new one",
+            "newer": "update snowcoder; until then nothing is recorded",
+            "locked": "end the program that holds it; events wait meanwhile",
+        }.get(error.reason, "suggestions work, but are not recorded; make it writable")
+        return Check("telemetry", "hint", str(error), fix)
+    return Check("telemetry", "ok", str(path) if found else f"nothing is recorded yet in {path}")
 
 
 def check_editors() -> Check:

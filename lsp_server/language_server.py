@@ -72,7 +72,7 @@ class SnowCoderServer(LanguageServer):
         )
         # The request that follows an edit shall find the engine free.
         self.protocol.on_edit = self.session.end_rest
-        self.folders = Workspace()
+        self.folders = Workspace(self._warn)
         self.decisions = Decisions(None if state is None else state / FILE_NAME)
         self.status = StatusReporter(self._send_status)
         self.measure = Measure()

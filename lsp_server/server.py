@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
+
+from pygls.io_ import StdoutWriter, run_async
 
 from lsp_server import features, logfile
 from lsp_server.framing import FrameReader
@@ -15,6 +20,8 @@ from lsp_server.indexing import Indexing
 from lsp_server.language_server import Loader, SnowCoderServer
 from lsp_server.loading import load_engine
 from lsp_server.paths import cache_dir, state_dir
+
+logger = logging.getLogger(__name__)
 
 _SWITCH_S = 0.001
 """How long a thread may keep the interpreter while another one wants it."""
@@ -57,12 +64,13 @@ def serve(server: SnowCoderServer, tcp: str | None = None) -> int:
     """
     try:
         if tcp is None:
-            stdin, stdout = _standard_streams()
-            server.start_io(cast(BinaryIO, FrameReader(stdin)), stdout)
+            asyncio.run(_serve_streams(server, *_standard_streams()))
         else:
             server.start_tcp(*parse_address(tcp))
-    except SystemExit:
-        # How pygls leaves its loop over TCP at `exit`.
+    except BrokenPipeError:
+        logger.warning("the connection to the editor is lost")
+    except (SystemExit, KeyboardInterrupt):
+        # The first is how pygls leaves its loop at `exit`.
         pass
     finally:
         server.close()
@@ -107,6 +115,14 @@ def parse_address(address: str) -> tuple[str, int]:
     if not loopback:
         raise AddressError(f"--tcp serves without a password, so only on loopback, not on {host}")
     return host, number
+
+
+async def _serve_streams(server: SnowCoderServer, stdin: BinaryIO, stdout: BinaryIO) -> None:
+    server.protocol.set_writer(StdoutWriter(stdout))
+    reader = FrameReader(stdin)
+    reader.start()
+    # What ends it is the end of the input, or `exit`.
+    await run_async(threading.Event(), reader, server.protocol, None, server.report_server_error)
 
 
 def _standard_streams() -> tuple[BinaryIO, BinaryIO]:

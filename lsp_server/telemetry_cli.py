@@ -88,7 +88,7 @@ def export(
 def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete the record, and damaged ones that were set aside. Close your editors first."""
+    """Delete the record, and damaged ones that were set aside; open editors begin a new one."""
     from telemetry.store import purge as delete
 
     file = database_path()

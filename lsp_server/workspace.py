@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +19,9 @@ from lsp_server.paths import uri_path
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1_000_000
+_SLOW_S = 5.0
+"""After so long a folder counts as one that does not answer."""
+_RETRY_S = 10.0
 
 
 def read_ignore_file(folder: Path) -> list[str]:
@@ -33,17 +38,35 @@ def read_ignore_file(folder: Path) -> list[str]:
     return readable_patterns(text)
 
 
+def _nothing(_: str) -> None:
+    """For callers that have nobody to tell."""
+
+
 class Workspace:
     """Follows folders; lives on the event loop.
 
     Ignore files are read in threads nobody waits for: a folder on a dead mount costs that
-    folder its suggestions and nothing else.
+    folder its suggestions and nothing else, and it has them again once it can be read.
 
     Args:
+        warn: takes a sentence for the user about a folder without suggestions, once for each.
         read: reads a folder's ignore file; blocks.
+        slow_s: seconds after which reading counts as hanging.
+        retry_s: seconds between attempts to read what failed.
     """
 
-    def __init__(self, read: Callable[[Path], list[str]] = read_ignore_file) -> None:
+    def __init__(
+        self,
+        warn: Callable[[str], None] = _nothing,
+        read: Callable[[Path], list[str]] = read_ignore_file,
+        *,
+        slow_s: float = _SLOW_S,
+        retry_s: float = _RETRY_S,
+    ) -> None:
+        self._warn = warn
+        self._told: set[str] = set()
+        self._slow_s = slow_s
+        self._retry_s = retry_s
         self._read = read
         self._user: Sequence[str] = ()
         self._folders: dict[str, Sequence[str] | None] = {}
@@ -93,17 +116,38 @@ class Workspace:
         threading.Thread(
             target=self._load_in_thread, args=arguments, name="ignore-file", daemon=True
         ).start()
+        loop.call_later(self._slow_s, self._tell, path, uri, "it does not answer")
 
     def _load_in_thread(
         self, loop: asyncio.AbstractEventLoop, path: str, uri: str, local: Path
     ) -> None:
+        back: Callable[[], None]
         try:
             lines = self._read(local)
         except OSError as error:
-            logger.warning("%s cannot be read in %s: %s", IGNORE_FILE, uri, error.strerror)
-            return
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._loaded, path, uri, lines)
+            back = partial(self._failed, path, uri, error.strerror or str(error))
+        else:
+            back = partial(self._loaded, path, uri, lines)
+        # The server may have ended meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(back)
+
+    def _failed(self, path: str, uri: str, problem: str) -> None:
+        self._tell(path, uri, problem)
+        asyncio.get_running_loop().call_later(self._retry_s, self._retry, path, uri)
+
+    def _retry(self, path: str, uri: str) -> None:
+        if self._uris.get(path) == uri:
+            self._load(path)
+
+    def _tell(self, path: str, uri: str, problem: str) -> None:
+        """Say that a folder has no suggestions, unless it has, or it was said before."""
+        waits = path in self._folders and self._folders[path] is None
+        if waits and self._uris[path] == uri and path not in self._told:
+            self._told.add(path)
+            logger.warning("nothing is suggested in %s: %s", uri, problem)
+            until = f"until it can read {IGNORE_FILE} there ({problem})"
+            self._warn(f"SnowCoder suggests nothing in {path} {until}")
 
     def _loaded(self, path: str, uri: str, lines: Sequence[str]) -> None:
         if self._uris.get(path) == uri:

@@ -7,6 +7,7 @@ completion and the file, and what does not fit is counted and recorded as `Lost`
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,19 +91,51 @@ def open_database(path: Path, *, timeout_s: float = 5.0) -> Database:
         # Commits survive a killed process; only a power cut may take the last ones.
         for pragma in ("journal_mode=wal", "synchronous=normal", "secure_delete=on"):
             connection.execute(f"pragma {pragma}").fetchone()
-        verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise CorruptError(f"{path} is damaged: {verdict}")
+        _check(connection, path)
         database = Database(connection, execute_plugins=False)
         applied = {migration.name for migration in migrations.applied(database)}
         if applied - migration_names():
-            raise NewerError(f"{path} was written by a newer version of SnowCoder")
+            raise _newer(path)
         migrations.apply(database)
     except (sqlite3.Error, OSError, StoreError) as error:
         if connection is not None:
             connection.close()
         raise _named(error, path) from error
     return database
+
+
+def check_database(path: Path) -> bool:
+    """Look at the database without changing it; tells whether there is one.
+
+    Raises:
+        StoreError: as `open_database`; DiskError also where it may not be written.
+    """
+    from telemetry.schema import migration_names
+
+    try:
+        if not path.exists():
+            return False
+        if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+            raise DiskError(f"{path} may not be written")
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            _check(connection, path)
+            query = "select name from _sqlite_migrations where migration_set = 'snowcoder'"
+            applied = {row[0] for row in connection.execute(query)}
+    except (sqlite3.Error, OSError) as error:
+        raise _named(error, path) from error
+    if applied - migration_names():
+        raise _newer(path)
+    return True
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise CorruptError(f"{path} is damaged: {verdict}")
+
+
+def _newer(path: Path) -> NewerError:
+    return NewerError(f"{path} was written by a newer version of SnowCoder")
 
 
 def open_or_set_aside(path: Path, *, timeout_s: float = 5.0) -> tuple[Database, str | None]:
@@ -135,8 +168,11 @@ def read_user(database: Database) -> str:
 
 
 def purge(path: Path) -> None:
-    """Delete the database, its logs, and what was set aside; missing files are fine."""
-    for file in path.parent.glob(f"{path.name}*"):
+    """Delete the database, its logs, and what was set aside; missing files are fine.
+
+    A server that runs begins a new one once the database, which goes last, is gone.
+    """
+    for file in sorted(path.parent.glob(f"{path.name}*"), reverse=True):
         file.unlink(missing_ok=True)
 
 
@@ -201,6 +237,8 @@ class Store:
         self._closing = threading.Event()
         self._ready = threading.Event()
         self._expired_us = 0
+        self._writer: Writer | None = None
+        self._file: tuple[int, int] | None = None
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def start(self) -> None:
@@ -241,13 +279,10 @@ class Store:
             self._unreported[reason] += events
 
     def _run(self) -> None:
-        database = None
         try:
-            database, self.problem, self.user_id = self._open()
-            self.waiting = None
-            writer = Writer(database, self.user_id, self.session_id)
+            self._begin()
             self._ready.set()
-            self._serve(writer)
+            self._serve()
         except Exception as error:
             named = _named(error, self.path)
             self.problem = f"telemetry is off ({named.reason}): {named}"
@@ -256,8 +291,32 @@ class Store:
             self._ready.set()
             self._discard()
         finally:
-            if database is not None:
-                database.conn.close()
+            self._end()
+
+    def _begin(self) -> None:
+        """Open the database, again after it was damaged or removed."""
+        self._end()
+        database, aside, self.user_id = self._open()
+        self.problem, self.waiting = aside or self.problem, None
+        self._writer = Writer(database, self.user_id, self.session_id)
+        status = self.path.stat()
+        self._file = status.st_dev, status.st_ino
+
+    def _removed(self) -> bool:
+        """Whether another file, or none, is where the open one was."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            # A disk that does not answer may come back with the same file.
+            return False
+        return (status.st_dev, status.st_ino) != self._file
+
+    def _end(self) -> None:
+        if self._writer is not None:
+            self._writer.database.conn.close()
+            self._writer = None
 
     def _open(self) -> tuple[Database, str | None, str]:
         """Open the database, waiting as long as it is locked or the disk is full.
@@ -287,16 +346,28 @@ class Store:
             logger.warning("telemetry waits: %s", reason)
         self._closing.wait(RETRY_S)
 
-    def _serve(self, writer: Writer) -> None:
+    def _serve(self) -> None:
         last = False
         while not last:
             batch, last = self._gather()
+            mended = False
             while batch or self._unreported:
                 closing = self._closing.is_set()
                 try:
-                    self._commit(writer, batch)
+                    if self._writer is None or self._removed():
+                        logger.info("%s was removed; a new one is begun", self.path)
+                        self._begin()
+                    assert self._writer is not None
+                    self._commit(self._writer, batch)
                     break
-                except sqlite3.OperationalError as error:
+                except sqlite3.DatabaseError as error:
+                    if isinstance(_named(error, self.path), CorruptError) and not mended:
+                        # Opening it finds the damage, and sets it aside.
+                        mended = True
+                        self._begin()
+                        continue
+                    if not isinstance(error, sqlite3.OperationalError):
+                        raise
                     if closing:
                         logger.warning("telemetry is not written: %s", error)
                         self._count("unwritten", len(batch))

@@ -137,6 +137,27 @@ def test_typing_through_keeps_the_id_and_spares_the_model() -> None:
     assert applied(other, engine.complete(other)) == "x = compute(a, b)\nreturn x\n"
 
 
+def test_a_slip_that_is_deleted_and_a_look_elsewhere_need_no_model() -> None:
+    backend = ScriptedBackend("compute()", "ueue()", "other()")
+    engine = CompletionEngine(backend)
+    first = engine.complete(request("x = █\ny = 1\n"))
+    engine.complete(request("x = q█\ny = 1\n"))
+    engine.complete(request("x = \ny = █1\n", trigger=Trigger.INVOKED))
+    assert len(backend.requests) == 3
+    asked = request("x = █\ny = 1\n")
+    again = engine.complete(asked)
+    assert applied(asked, again) == "x = compute()\ny = 1\n"
+    assert isinstance(first, Suggestion)
+    assert isinstance(again, Suggestion)
+    assert again.suggestion_id != first.suggestion_id
+    assert again.record.source is Source.CACHE
+    typed = engine.complete(request("x = comp█\ny = 1\n"))
+    assert isinstance(typed, Suggestion)
+    assert typed.suggestion_id == again.suggestion_id
+    assert typed.record.source is Source.TYPED_THROUGH
+    assert len(backend.requests) == 3
+
+
 def test_an_explicit_request_runs_even_where_a_suggestion_was_exhausted() -> None:
     backend = ScriptedBackend("one()", " + two()")
     engine = CompletionEngine(backend)

@@ -218,6 +218,28 @@ def test_an_index_that_the_disk_has_no_room_for(home: Path) -> None:
         assert client.leave() == 0
 
 
+# A folder that cannot be read -----------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_read(home: Path) -> None:
+    root, other = home / "work", home / "other"
+    for folder in (root / ".snowcoderignore", other):
+        folder.mkdir(parents=True)
+    with Client(stub_command()) as client:
+        client.initialize({"telemetry": "off"}, folders=[root.as_uri(), other.as_uri()])
+        assert str(root) in told(client)
+        for folder in (root, other):
+            client.open(f"{folder.as_uri()}/a.py", "ab")
+        until(lambda: client.complete(f"{other.as_uri()}/a.py", 0, 2) != [])
+        assert client.complete(f"{root.as_uri()}/a.py", 0, 2) == []
+        (root / ".snowcoderignore").rmdir()
+        saved = {"textDocument": {"uri": f"{root.as_uri()}/.snowcoderignore"}}
+        client.notify("textDocument/didSave", saved)
+        until(lambda: client.complete(f"{root.as_uri()}/a.py", 0, 2) != [])
+        assert client.notifications.empty()
+        assert client.leave() == 0
+
+
 # A database that another program locked -----------------------------------------------------
 
 

@@ -129,6 +129,21 @@ def test_what_is_not_our_fault_is_a_hint(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(check.fix for check in checks)
 
 
+@pytest.mark.parametrize(
+    ("content", "level", "said"),
+    [(None, "ok", "nothing is recorded yet"), (b"no database" * 500, "hint", "is damaged")],
+)
+def test_the_record_is_looked_at(
+    content: bytes | None, level: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNOWCODER_DATA", str(tmp_path))
+    if content is not None:
+        (tmp_path / "telemetry.db").write_bytes(content)
+    check = doctor.check_telemetry()
+    assert (check.level, bool(check.fix)) == (level, level == "hint")
+    assert said in check.detail
+
+
 def test_an_old_python_is_a_problem() -> None:
     assert doctor.check_python((3, 10, 4)).level == "problem"
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
+from completion.types import Trigger
+from lsp_server.power import Power
+from lsp_server.server import create_server
+from lsp_server.session import Loaded
+from lsp_server.settings import Settings
 from tests.lsp_server.client import TIMEOUT, Client, stub_command
+from tests.lsp_server.stub_server import StubEngine
 
 URI = "file:///project/a.py"
 CONFIGURABLE = {
@@ -147,6 +153,26 @@ def test_nothing_is_generated_while_paused_or_hidden(client: Client) -> None:
     assert client.complete(URI, 0, 2) != []
     assert client.request("snowcoder/stats", None)["requests"] == 2
     assert rules(client).count("paused") == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "automatic", "invoked"),
+    [("always", True, True), ("invoked", False, True), ("never", False, False)],
+)
+def test_on_battery_the_setting_decides(setting: str, automatic: bool, invoked: bool) -> None:
+    server = create_server(load=lambda model, threads: Loaded(StubEngine(), int))
+    server.settings = Settings.model_validate({"onBattery": setting})
+
+    def served(trigger: Trigger) -> bool:
+        refused = server.refusal(URI, trigger)
+        assert refused is None or "battery" in refused.detail
+        return refused is None
+
+    server.power = Power(lambda: True)
+    assert [served(Trigger.AUTOMATIC), served(Trigger.INVOKED)] == [automatic, invoked]
+    server.power = Power(lambda: False)
+    assert served(Trigger.AUTOMATIC)
+    server.close()
 
 
 # Why -----------------------------------------------------------------------------------

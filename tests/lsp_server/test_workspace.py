@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 
@@ -47,7 +48,7 @@ async def test_a_folder_that_cannot_be_read_costs_only_itself() -> None:
             raise PermissionError(13, "forbidden")
         return []
 
-    workspace = Workspace(read)
+    workspace = Workspace(read=read)
     for name in ("dead", "forbidden", "fine"):
         workspace.add(f"file:///{name}")
     workspace.add("vscode-remote://host/there")
@@ -57,6 +58,66 @@ async def test_a_folder_that_cannot_be_read_costs_only_itself() -> None:
     assert "not been read" in (workspace.rules.reason("/forbidden/a.py") or "")
     mounted.set()
     await until(lambda: workspace.rules.reason("/dead/a.py") is None)
+
+
+async def test_a_folder_that_does_not_answer_is_told_once_and_comes_back(tmp_path: Path) -> None:
+    ignore = tmp_path / ".snowcoderignore"
+    os.mkfifo(ignore)  # opening it hangs, as on a dead mount, until somebody writes
+    told: list[str] = []
+    workspace = Workspace(told.append, slow_s=0.01)
+    workspace.add(tmp_path.as_uri())
+    await until(lambda: told)
+    workspace.touched([ignore.as_uri()])
+    await asyncio.sleep(0.05)
+    (sentence,) = told
+    assert str(tmp_path) in sentence
+    assert workspace.rules.reason(f"{tmp_path}/a.py") is not None
+    for _ in range(2):  # both reads wait for a writer; either may get the text
+        with ignore.open("w") as stream:
+            stream.write("b.py\n")
+    await until(lambda: workspace.rules.reason(f"{tmp_path}/a.py") is None)
+    assert len(told) == 1
+
+
+async def test_what_cannot_be_read_is_told_once_and_tried_again(tmp_path: Path) -> None:
+    ignore = tmp_path / ".snowcoderignore"
+    ignore.mkdir()
+    tried: list[Path] = []
+    told: list[str] = []
+
+    def read(folder: Path) -> list[str]:
+        tried.append(folder)
+        return read_ignore_file(folder)
+
+    workspace = Workspace(told.append, read, retry_s=0.01)
+    workspace.add(tmp_path.as_uri())
+    await until(lambda: len(tried) > 3)
+    assert len(told) == 1
+    assert "directory" in told[0]
+    ignore.rmdir()
+    ignore.write_text("b.py\n")
+    await until(lambda: workspace.rules.reason(f"{tmp_path}/a.py") is None)
+    assert workspace.rules.reason(f"{tmp_path}/b.py") is not None
+
+    workspace.remove(tmp_path.as_uri())
+    ignore.unlink()
+    ignore.mkdir()
+    workspace.add(tmp_path.as_uri())
+    tried.clear()
+    await until(lambda: tried)
+    workspace.remove(tmp_path.as_uri())
+    await asyncio.sleep(0.05)
+    assert len(tried) <= 2  # nobody follows it any more
+
+
+async def test_folders_that_can_be_read_are_not_spoken_of(tmp_path: Path) -> None:
+    told: list[str] = []
+    workspace = Workspace(told.append, slow_s=0.0)
+    workspace.add(tmp_path.as_uri())
+    workspace.remove(tmp_path.as_uri())
+    workspace.add("vscode-remote://host/there")
+    await asyncio.sleep(0.05)
+    assert told == []
 
 
 def test_no_ignore_file_is_an_empty_one(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from telemetry.store import (
     Store,
     StoreError,
     Writer,
+    check_database,
     open_database,
     open_or_set_aside,
     purge,
@@ -199,6 +200,61 @@ def test_a_corrupt_database_is_set_aside(path: Path, rows: Rows, content: bytes)
     assert len(rows("select * from shown")) == 1
 
 
+def test_a_database_damaged_while_it_is_written_is_set_aside(
+    store: Store, path: Path, rows: Rows
+) -> None:
+    store.put(shown(1))
+    settle(store)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("pragma wal_checkpoint(truncate)").fetchall()
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"x" * (path.stat().st_size - 4096))
+    # What is in memory would hide it for a while.
+    store.run(lambda writer: writer.database.execute("pragma shrink_memory"))
+    store.put(shown(2))
+    settle(store)
+    assert "damaged" in (store.problem or "")
+    assert [row["suggestion_id"] for row in rows("select * from shown")] == ["s2"]
+    assert len(list(path.parent.glob("*.corrupt-*[0-9]"))) == 1
+    assert store.lost == 0
+
+
+def test_a_database_that_is_removed_is_begun_anew(store: Store, path: Path, rows: Rows) -> None:
+    store.put(shown(1))
+    settle(store)
+    user = store.user_id
+    purge(path)
+    store.put(shown(2))
+    settle(store)
+    assert [row["suggestion_id"] for row in rows("select * from shown")] == ["s2"]
+    assert store.user_id != user
+    assert (store.lost, store.problem) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(None, None), (b"no database" * 500, CorruptError), (b"", StoreError)]
+)
+def test_looking_changes_nothing(
+    path: Path, content: bytes | None, error: type[StoreError] | None
+) -> None:
+    assert check_database(path) is False
+    assert not path.parent.exists()
+    if content is None:
+        open_database(path).conn.close()
+        content = path.read_bytes()
+    else:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    if error is None:
+        assert check_database(path) is True
+    else:
+        with pytest.raises(error):
+            check_database(path)
+    assert path.read_bytes() == content
+    assert list(path.parent.glob("*.corrupt-*")) == []
+
+
 def test_a_newer_database_is_left_alone(path: Path, rows: Rows) -> None:
     database = open_database(path)
     database.table("_sqlite_migrations").insert(
@@ -207,6 +263,8 @@ def test_a_newer_database_is_left_alone(path: Path, rows: Rows) -> None:
     database.conn.close()
     with pytest.raises(NewerError):
         open_or_set_aside(path)
+    with pytest.raises(NewerError):
+        check_database(path)
     store = Store(path)
     store.start()
     store.put(shown(1))
