@@ -45,7 +45,7 @@ def test_typing_is_recorded_with_its_jumps(tiny_backend):
     (calls,) = record(tiny_backend, [session()])
     causes = [one.cause for one in calls]
     assert causes[0] is Cause.OPEN
-    assert causes.count(Cause.JUMP) == 2
+    assert causes.count(Cause.JUMP) == 1, "at the way back, what was suggested there is known"
     assert all(one.request.deadline is None for one in calls)
     texts = [tiny_backend.tokenizer.decode(one.request.prompt_ids) for one in calls]
     assert texts[0].endswith("compute(4"), "the bracket is healed"

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 
@@ -283,38 +280,3 @@ def test_a_prompt_that_cannot_run_is_refused_and_the_next_is_served(tiny_backend
     with pytest.raises(PromptError):
         tiny_backend.generate(request(prompt))
     assert tiny_backend.generate(request(ids(5))).token_ids
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
-def test_without_memory_for_a_run_there_is_a_named_error_and_the_next_is_served(tiny_weights):
-    script = """
-        import resource, sys
-        from pathlib import Path
-        from models.backend import GenerateRequest
-        from models.errors import CacheError, RunError
-        from models.local import LocalBackend
-
-        backend = LocalBackend.load(Path(sys.argv[1]), threads=1)
-        long = GenerateRequest([30] * 1000, max_tokens=2, max_lines=0, cache_key="a")
-        short = GenerateRequest([30] * 8, max_tokens=2, max_lines=0, cache_key="a")
-        backend.generate(short)
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
-        for request, error in (
-            (long, RunError), (GenerateRequest([30], cache_key="b"), CacheError)
-        ):
-            try:
-                backend.generate(request)
-            except error:
-                print(error.__name__)
-        print(len(backend.generate(short).token_ids))
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
-        print(len(backend.generate(long).token_ids))
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), tiny_weights],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ended.stdout.split() == ["RunError", "CacheError", "2", "2"], ended.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from models.errors import CacheError, PromptError, WeightsError
+from models.errors import CacheError, PromptError, RunError, WeightsError
 from models.registry import load_manifest
 from models.session import (
     KVCache,
@@ -88,6 +88,17 @@ def test_a_terminated_run_leaves_the_cache_usable(session, ids):
     assert cache.tokens == ids[:10]
     logits = session.forward(cache, ids[10:])[0].copy()
     np.testing.assert_allclose(logits, session.forward(session.new_cache(), ids)[0], **CLOSE)
+
+
+def test_a_run_that_fails_is_a_named_error_and_leaves_the_cache_usable(session, ids):
+    cache = session.new_cache()
+    expected = session.forward(cache, ids[:20], 1).copy()
+    foreign = KVCache(2, (1, 2, session.context_length, 24))  # this model's heads are of 16
+    with pytest.raises(RunError, match="could not be run"):
+        session.forward(foreign, ids, 1)
+    assert foreign.tokens == []
+    cache.truncate(0)
+    np.testing.assert_array_equal(session.forward(cache, ids[:20], 1), expected)
 
 
 def test_the_exact_kernel_of_older_processors_gives_the_same_logits(
