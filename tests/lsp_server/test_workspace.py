@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -72,10 +73,14 @@ async def test_a_folder_that_does_not_answer_is_told_once_and_comes_back(tmp_pat
     (sentence,) = told
     assert str(tmp_path) in sentence
     assert workspace.rules.reason(f"{tmp_path}/a.py") is not None
-    for _ in range(2):  # both reads wait for a writer; either may get the text
-        with ignore.open("w") as stream:
-            stream.write("b.py\n")
-    await until(lambda: workspace.rules.reason(f"{tmp_path}/a.py") is None)
+
+    def answered() -> bool:
+        flags = os.O_WRONLY | os.O_NONBLOCK  # an error where nobody waits at this moment
+        with contextlib.suppress(OSError), os.fdopen(os.open(ignore, flags), "w") as writer:
+            writer.write("b.py\n")
+        return workspace.rules.reason(f"{tmp_path}/a.py") is None
+
+    await until(answered)
     assert len(told) == 1
 
 
@@ -85,17 +90,21 @@ async def test_what_cannot_be_read_is_told_once_and_tried_again(tmp_path: Path) 
     tried: list[Path] = []
     told: list[str] = []
 
+    swapping = threading.Lock()  # between the two, there is no such file, which is no fault
+
     def read(folder: Path) -> list[str]:
         tried.append(folder)
-        return read_ignore_file(folder)
+        with swapping:
+            return read_ignore_file(folder)
 
     workspace = Workspace(told.append, read, retry_s=0.01)
     workspace.add(tmp_path.as_uri())
     await until(lambda: len(tried) > 3)
     assert len(told) == 1
     assert "directory" in told[0]
-    ignore.rmdir()
-    ignore.write_text("b.py\n")
+    with swapping:
+        ignore.rmdir()
+        ignore.write_text("b.py\n")
     await until(lambda: workspace.rules.reason(f"{tmp_path}/a.py") is None)
     assert workspace.rules.reason(f"{tmp_path}/b.py") is not None
 
@@ -106,8 +115,9 @@ async def test_what_cannot_be_read_is_told_once_and_tried_again(tmp_path: Path) 
     tried.clear()
     await until(lambda: tried)
     workspace.remove(tmp_path.as_uri())
+    before = len(tried)
     await asyncio.sleep(0.05)
-    assert len(tried) <= 2  # nobody follows it any more
+    assert len(tried) <= before + 1  # nobody follows it any more; one may have been under way
 
 
 async def test_folders_that_can_be_read_are_not_spoken_of(tmp_path: Path) -> None:
