@@ -34,6 +34,7 @@ from benchmarks.quality import Scored, compare, load_suite, run_cases
 from benchmarks.trace import Session, TraceError, keystrokes, load_trace, sessions
 from completion.prompt import PromptBuilder
 from completion.types import Mode, WindowPolicy
+from models.generate import common_prefix_length
 from models.local import LocalBackend
 from models.registry import find, load_manifest
 from models.tokenizer import Tokenizer
@@ -91,14 +92,12 @@ def reread(tokenizer: Tokenizer, typed: Iterable[Session]) -> dict[str, float]:
                     mode=Mode.JOINT,
                     max_tokens=_MAX_TOKENS,
                 )
-                known = held.get(prompt.slot, [])
-                pairs = zip(known, prompt.ids, strict=False)
-                same = next((at for at, (a, b) in enumerate(pairs) if a != b), len(known))
+                same = common_prefix_length(held.get(prompt.slot, []), prompt.ids)
                 held[prompt.slot] = prompt.ids
                 # The first key of a place comes after a jump, which costs every layout the same.
                 if number:
                     kind = enters if key.startswith("\n") else within
-                    kind.append(len(prompt.ids) - min(same, len(prompt.ids)))
+                    kind.append(len(prompt.ids) - same)
     return {
         "typed_mean": round(statistics.mean(within), 2),
         "enter_mean": round(statistics.mean(enters), 2),

@@ -268,7 +268,6 @@ class CompletionEngine:
         rest = self._offers.find(request.uri, request.policies, document.prefix, document.suffix)
         if rest is None:
             return None
-        source = Source.CACHE if rest.recalled else Source.TYPED_THROUGH
         if rest.offer.dismissed:
             if request.trigger is Trigger.INVOKED:
                 return None
@@ -277,7 +276,7 @@ class CompletionEngine:
             _, record.logprob_sum = rest.logprob_bounds
             if confident(record.logprob_sum, request.policies.confidence):
                 return None
-            record.source = source
+            record.source = rest.source
             return _not_confident(record.logprob_sum)
         if not rest.insert:
             if request.trigger is Trigger.INVOKED:
@@ -287,7 +286,7 @@ class CompletionEngine:
             low, high = rest.logprob_bounds
             record.logprob_sum = high
             if not confident(high, request.policies.confidence):
-                record.source = source
+                record.source = rest.source
                 return _not_confident(high)
             if not confident(low, request.policies.confidence):
                 return None
@@ -300,7 +299,7 @@ class CompletionEngine:
             if rejected is not None:
                 return Skip(rejected, _DETAILS[rejected])
             self._offers.put(request.uri, request.policies, replace(rest.offer, shown=True))
-        record.source = source
+        record.source = rest.source
         shaped = Shaped(rest.insert, rest.replace_right)
         return _suggestion(rest.offer.suggestion_id, document, shaped, record)
 

@@ -226,7 +226,7 @@ class RemoteEngine:
             return Skip(HiddenReason.DISMISSED, "the suggestion was dismissed here")
         if not rest.insert:
             return Skip(HiddenReason.EXHAUSTED, "the suggestion is already in the document")
-        record.source = Source.CACHE if rest.recalled else Source.TYPED_THROUGH
+        record.source = rest.source
         shaped = Shaped(rest.insert, rest.replace_right)
         return _suggestion(rest.offer.suggestion_id, document, shaped, record)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from completion.confidence import TokenLogprobs
 from completion.shape import Shaped
 from completion.trigger import closing_only
-from completion.types import Policies
+from completion.types import Policies, Source
 from models.backend import GenerateResult, StopReason
 from models.tokenizer import Tokenizer
 
@@ -98,6 +98,11 @@ class Remainder:
     insert: str
     replace_right: int
     recalled: bool = False
+
+    @property
+    def source(self) -> Source:
+        """Where a suggestion that is made of it comes from."""
+        return Source.CACHE if self.recalled else Source.TYPED_THROUGH
 
     @property
     def logprob_bounds(self) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from completion.context import gate
 from completion.context.recent import Recent
@@ -21,6 +22,8 @@ from models.tokenizer import Tokenizer
 _SAME_PLACE_LINES = 10
 """So near to where it was retrieved, context stays: what it is compared with is still in view."""
 _HELD = 64
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _LEAST_BUDGET = 48
 
 
@@ -141,14 +144,8 @@ class ContextProvider:
                 query = self._query(uri, path, prefix, suffix, seen, index)
                 price = None if resting else ms_per_token
                 held = _Held(generation, line, self._choose(query, index, policy, budget, price))
-                self._held[key] = held
-                self._held.move_to_end(key)
-                while len(self._held) > _HELD:
-                    self._held.popitem(last=False)
-            self._last[uri] = held.choice
-            self._last.move_to_end(uri)
-            while len(self._last) > _HELD:
-                self._last.popitem(last=False)
+                _keep(self._held, key, held)
+            _keep(self._last, uri, held.choice)
             self._spent_ms += (time.perf_counter() - began) * 1000
             return held.choice.ids
 
@@ -185,9 +182,7 @@ class ContextProvider:
         if policy.gated:
             picked = gate.affordable(found.gain, picked, price)
         ids = tuple(context_ids(picked))
-        self._chunks[ids] = [_used(one) for one in picked]
-        while len(self._chunks) > _HELD:
-            self._chunks.popitem(last=False)
+        _keep(self._chunks, ids, [_used(one) for one in picked])
         rule = "" if picked else f"not worth reading, of {len(found.picked)} found"
         return _Choice(ids, rule, round(found.gain, 3))
 
@@ -214,6 +209,14 @@ def ms_per_token(backend: Backend) -> float | None:
     """Milliseconds that reading a prompt token takes; None where it is not known."""
     one, two = backend.affordable_tokens(2.0), backend.affordable_tokens(3.0)
     return None if one is None or two is None or two <= one else 1000 / (two - one)
+
+
+def _keep(kept: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    """Put in what was used last; what was not for longest goes."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > _HELD:
+        kept.popitem(last=False)
 
 
 def _used(one: Picked) -> UsedChunk:
