@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -17,6 +19,8 @@ LATE_AFTER_US = 5_000_000
 """A check that comes later than this after its time is censored."""
 LARGEST_FILE = 5_000_000
 """Bytes of the largest file that a check reads."""
+LOOK_S = 1.0
+"""A file system that takes longer to read a file counts as one that does not answer."""
 SECOND_US = 1_000_000
 
 
@@ -89,15 +93,30 @@ class Due:
         )
 
 
-def look_on_disk(uri: str, checks: Sequence[Due]) -> list[Persistence]:
-    """Checks of a document that no editor has open."""
+def look_on_disk(uri: str, checks: Sequence[Due], limit_s: float = LOOK_S) -> list[Persistence]:
+    """Checks of a document that no editor has open.
+
+    Args:
+        uri: of the document.
+        checks: whose time has come.
+        limit_s: how long to wait for the file: the store's transaction is open meanwhile, and a
+            network share that is gone answers after minutes.
+    """
     path = path_of(uri)
     if path is None:
         return [check.missing("not_on_disk") for check in checks]
+    found: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    # A daemon: nothing ends a blocked read, and it must not keep the process.
+    threading.Thread(target=_read, args=(path, found), name="look", daemon=True).start()
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        data = found.get(timeout=limit_s)
+        if isinstance(data, Exception):
+            raise data
+        if len(data) > LARGEST_FILE:
             return [check.missing("too_large") for check in checks]
-        text = path.read_bytes().decode("utf-8")
+        text = data.decode("utf-8")
+    except queue.Empty:
+        return [check.missing("no_answer") for check in checks]
     except FileNotFoundError:
         return [check.measured("", deleted=True) for check in checks]
     except (OSError, ValueError):
@@ -107,6 +126,14 @@ def look_on_disk(uri: str, checks: Sequence[Due]) -> list[Persistence]:
         place = locate(text, check.content, check.start)
         rows.append(check.measured(text[place.start : place.end]))
     return rows
+
+
+def _read(path: Path, found: queue.SimpleQueue[bytes | Exception]) -> None:
+    try:
+        with path.open("rb") as stream:
+            found.put(stream.read(LARGEST_FILE + 1))
+    except (OSError, ValueError) as error:
+        found.put(error)
 
 
 def path_of(uri: str) -> Path | None:

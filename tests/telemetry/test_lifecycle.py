@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from telemetry.events import Opportunity
+from telemetry.events import CheckStatus, Opportunity
 from telemetry.lifecycle import Lifecycle, Offer
+from telemetry.pending import Due, look_on_disk
 from telemetry.ranges import Edit
 from telemetry.store import Store
 from tests.telemetry.conftest import TIMEOUT, Rows
@@ -423,6 +425,17 @@ def test_persistence(
     assert rows("select * from pending where suggestion_id = 's'") == []
     desk.stop()
     assert INSERT.encode() not in desk.path.read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+def test_a_file_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
+    """A pipe that nobody writes to stands for a network share that is gone."""
+    pipe = tmp_path / "x.py"
+    os.mkfifo(pipe)
+    check = Due("s", INSERT, INSERT, AT, 30, START, 0)
+    (row,) = look_on_disk(pipe.as_uri(), [check], limit_s=0.05)
+    assert (row.status, row.reason) == (CheckStatus.MISSING, "no_answer")
+    pipe.open("wb").close()  # lets the thread that reads end
 
 
 # How a suggestion ends ------------------------------------------------------------------
