@@ -1,9 +1,9 @@
 """From the model's log-probability of a suggestion to the probability that it is right.
 
-A model's own probability is not how often it is right: it may be too sure, and more so in some
-places than in others. A logistic curve over the log-probability, with an offset for each kind of
-place (Platt, 1999), is fitted on the tuning projects by `python -m benchmarks.calibrate` and kept
-in `calibration.json`, one entry a model.
+A model's own probability p is not how often it is right: it may be too sure, and more so in some
+places than in others. A logistic curve over ln p and -ln(1 - p) (beta calibration, Kull, Silva
+Filho and Flach, 2017), with an offset for each kind of place, is fitted on the tuning projects by
+`python -m benchmarks.calibrate` and kept in `calibration.json`, one entry a model.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from importlib.resources import files
 from completion.brackets import scan
 
 _FILE = "calibration.json"
+_LEAST_DOUBT = 1e-6
+"""A sum of log-probabilities in float32 says no more than that."""
 _NAME = re.compile(r"\w*$")
 _BEFORE_VALUE = re.compile(
     r"([-=+*/%<>:]|\b(return|yield|await|in|if|elif|while|and|or|not|import|from))\s*$"
@@ -57,17 +59,30 @@ def place_of(left: str) -> Place:
     return Place.VALUE if _BEFORE_VALUE.search(before_name) else Place.OTHER
 
 
+def features(total: float) -> tuple[float, float]:
+    """ln p and -ln(1 - p) of a suggestion with summed log-probability `total`; both are finite."""
+    total = min(total, 0.0)
+    return total, -math.log(max(-math.expm1(total), _LEAST_DOUBT))
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`P(right) = 1 / (1 + exp(-(intercept + slope * total + offset of the place)))`."""
+    """`P(right) = 1 / (1 + exp(-score))`.
+
+    The score is `intercept + slope * ln p - doubt * ln(1 - p) + offset of the place`; it rises
+    with p as long as neither `slope` nor `doubt` is negative.
+    """
 
     intercept: float
     slope: float
+    doubt: float = 0.0
     offsets: Mapping[str, float] = field(default_factory=dict)
 
     def probability(self, total: float, place: Place) -> float:
         """Of a suggestion with summed log-probability `total` (natural, at most 0)."""
-        score = self.intercept + self.slope * min(total, 0.0) + self.offsets.get(place, 0.0)
+        sure, unsure = features(total)
+        score = self.intercept + self.slope * sure + self.doubt * unsure
+        score += self.offsets.get(place, 0.0)
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
 
 

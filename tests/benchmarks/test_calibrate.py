@@ -6,7 +6,7 @@ import pytest
 from benchmarks.calibrate import fit
 from benchmarks.cases import Case, line_policy
 from benchmarks.filters import Judged, reliability
-from completion.calibration import Place
+from completion.calibration import Calibration, Place
 
 LEFTS = {Place.MEMBER: "x.", Place.VALUE: "y = "}
 
@@ -38,6 +38,27 @@ def test_a_known_curve_is_found_again():
         for total in (-0.1, -1.0, -4.0):
             assert curve.probability(total, place) == pytest.approx(true(place, total), abs=0.05)
     assert curve.offsets["line"] == 0, "a place that was never seen keeps the common curve"
+
+
+def test_a_curve_with_doubt_is_found_again():
+    def true(place, total):
+        return Calibration(-0.5, 0.6, 1.2).probability(total, place)
+
+    curve = fit(drawn(12_000, true))
+    assert curve.doubt == pytest.approx(1.2, abs=0.2)
+    for total in (-0.01, -0.1, -0.5, -2.0, -6.0):
+        assert curve.probability(total, Place.VALUE) == pytest.approx(
+            true(Place.VALUE, total), abs=0.04
+        )
+
+
+def test_a_curve_that_would_fall_is_fitted_without_doubt():
+    def true(place, total):
+        return Calibration(1.0, 0.8, -0.4).probability(total, place)
+
+    curve = fit(drawn(6000, true))
+    assert curve.doubt == 0
+    assert curve.slope > 0
 
 
 def test_hidden_suggestions_are_left_out_and_nothing_to_tell_apart_is_refused():

@@ -38,15 +38,15 @@ def test_every_text_has_a_place(left):
     assert place_of(left) in Place
 
 
-@given(st.floats(-1e6, 1e6), st.floats(-1e6, 0), st.sampled_from(list(Place)))
-def test_probabilities_are_probabilities_and_rise_with_the_score(intercept, total, place):
-    curve = Calibration(intercept, 0.8, {"member": 0.3})
+@given(st.floats(-1e6, 1e6), st.floats(0, 5), st.floats(-1e6, 1e-9), st.sampled_from(list(Place)))
+def test_probabilities_are_probabilities_and_rise_with_the_score(intercept, doubt, total, place):
+    curve = Calibration(intercept, 0.8, doubt, {"member": 0.3})
     low, high = curve.probability(total - 1, place), curve.probability(total, place)
     assert 0 <= low <= high <= 1
 
 
 def test_offsets_shift_one_place_only():
-    curve = Calibration(0.0, 1.0, {"member": 1.0})
+    curve = Calibration(0.0, 1.0, offsets={"member": 1.0})
     assert curve.probability(0, Place.OTHER) == 0.5
     assert curve.probability(0, Place.MEMBER) == pytest.approx(1 / (1 + math.exp(-1)))
 
