@@ -1,9 +1,10 @@
-"""The `lines:` and `spans:` suites: random cursors in any Python files.
+"""The `lines:`, `spans:` and `random:` suites: random cursors in any Python files.
 
 A mid-line cursor is drawn as in the model's own held-out test: a file, then one of its code
 lines, then a column from the indentation to three characters before the end. The rest of that
 line is taken out of the document and is the gold text. A span is one to six whole lines, of
-which a blank line is left, as in the cases of `benchmarks.data`.
+which a blank line is left, as in the cases of `benchmarks.data`. A random span goes from any
+character to any later one, as HumanEval-Infilling's do, whose lengths its own follow.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ FIRST_LINE = 8
 """Lines above this one (0-based) hold licence headers and imports."""
 MIN_CHARS = 6
 DEFAULT_CURSORS = 1000
+RANDOM_CHARACTERS = 55
+"""Mean length of a random span, exponentially distributed: the deciles of HumanEval-Infilling's."""
 SPAN_LINES, SPAN_CHARACTERS, SPAN_TOKENS = 6, 400, 128
 """At most: lines and characters of a span's gold text, tokens of its completion."""
 
@@ -44,6 +47,12 @@ def span_cases(folder: Path, count: int, seed: int) -> list[Case]:
     """Draw `count` spans of whole lines; arguments and errors as in `line_cases`."""
     files, generator = _usable_files(folder), random.Random(seed)
     return [_draw_span(generator, *generator.choice(files)) for _ in range(count)]
+
+
+def random_cases(folder: Path, count: int, seed: int) -> list[Case]:
+    """Draw `count` spans between any two characters; arguments and errors as in `line_cases`."""
+    files, generator = _usable_files(folder), random.Random(seed)
+    return [_draw_random(generator, *generator.choice(files)) for _ in range(count)]
 
 
 def _usable_files(folder: Path) -> list[tuple[str, list[str], list[int]]]:
@@ -91,6 +100,23 @@ def _draw_span(generator: random.Random, name: str, lines: list[str], usable: li
         text=before + "".join(f"\n{later}" for later in lines[end:]),
         offset=len(before),
         gold="\n".join(lines[first:end]),
+        cluster=name,
+        decode=span_policy(SPAN_TOKENS),
+    )
+
+
+def _draw_random(generator: random.Random, name: str, lines: list[str], usable: list[int]) -> Case:
+    number = generator.choice(usable)
+    text = "\n".join(lines)
+    begin = sum(len(line) + 1 for line in lines[:number])
+    begin += generator.randint(0, len(lines[number]))
+    length = 1 + int(generator.expovariate(1 / RANDOM_CHARACTERS))
+    end = min(begin + min(length, SPAN_CHARACTERS), len(text))
+    return Case(
+        case_id=f"{name}:{begin}:{end}",
+        text=text[:begin] + text[end:],
+        offset=begin,
+        gold=text[begin:end],
         cluster=name,
         decode=span_policy(SPAN_TOKENS),
     )

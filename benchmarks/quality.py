@@ -2,9 +2,9 @@
 
 Usage: python -m benchmarks.quality --suite S [--limit N] [--seed K] [--json]
 
-S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or lines:DIR or
-spans:DIR with DIR a folder of Python files or git repositories; validation and tuning are the
-folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
+S is he-single, he-multi, he-random, safim-api, safim-control, safim-block, or lines:DIR,
+spans:DIR or random:DIR with DIR a folder of Python files or git repositories; validation and tuning
+are the folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
 
 --pivot off strip keep runs the suite once for each and compares them with the first, case by case;
 --mode joint sep does so for a model's two prompt layouts.
@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import data, prepare
 from benchmarks.cases import Case
-from benchmarks.lines import DEFAULT_CURSORS, line_cases, span_cases
+from benchmarks.lines import DEFAULT_CURSORS, line_cases, random_cases, span_cases
 from benchmarks.stats import cluster_interval, edit_similarity, percentile
 from completion.engine import CompletionEngine
 from completion.types import Mode, Pivot, PivotPolicy, Record
@@ -36,7 +36,7 @@ from models.registry import find
 
 SUITES = ("he-single", "he-multi", "he-random", "safim-api", "safim-control", "safim-block")
 HOLES = {"single": "SingleLine", "multi": "MultiLine", "random": "RandomSpan"}
-DRAWN = {"lines": line_cases, "spans": span_cases}
+DRAWN = {"lines": line_cases, "spans": span_cases, "random": random_cases}
 """Suites drawn from a folder, which follows their name and a colon."""
 _NAMES = ", ".join((*SUITES, *(f"{kind}:DIR" for kind in DRAWN)))
 WORKERS = 2

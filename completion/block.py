@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 
 from completion.confidence import confident, logprob_sum
-from completion.parse import in_empty_block
+from completion.parse import fits, in_empty_block
 from completion.types import CompletionRequest, ConfidencePolicy, DecodePolicy, Mode, Trigger
 from models.backend import GenerateResult, StopReason
 
@@ -21,7 +21,7 @@ _LINE = re.compile(r"^[^\n\S]*\S[^\n]*", re.MULTILINE)
 _ANYWHERE = re.compile(
     r"\W*(?:else|try|finally|pass|break|continue|return(?: None| self)?)?\W*", re.ASCII
 )
-"""Lines that are no sign of a repetition by themselves: code is full of them."""
+"""Lines and ends of lines that are no sign of a repetition by themselves: code is full of them."""
 _ENDED = frozenset({StopReason.NEWLINE, StopReason.END_OF_MIDDLE})
 
 
@@ -51,10 +51,25 @@ def is_block(decode: DecodePolicy) -> bool:
 def stop_below(suffix: str) -> str:
     r"""What a text of several lines holds where it begins to write the document once more.
 
-    That is a line break, the next line below the cursor that is not blank, and a line break.
+    Where something is right of the cursor, that is the rest of its line and a line break; a model
+    that joins the two seldom says that it is done, and writes on. Else it is the next lines, as
+    `lines_below` has them. A rest that stands in code everywhere needs the line behind it too.
+
+    Args:
+        suffix: document after the cursor, `\n` line ends.
+    """
+    rest = suffix.partition("\n")[0].rstrip()
+    if not rest:
+        return lines_below(suffix)
+    behind = _LINE.search(suffix, len(rest)) if _ANYWHERE.fullmatch(rest.strip()) else None
+    return f"{suffix[: behind.end()].rstrip() if behind else rest}\n"
+
+
+def lines_below(suffix: str) -> str:
+    r"""A line break, the next line below the cursor that is not blank, and a line break.
+
     Where that line stands in code everywhere (a closing bracket, `else:`), the one behind it
-    belongs to it. Empty where nothing is below, or something is right of the cursor: that would
-    come first.
+    belongs to it. Empty where nothing is below, or something is right of the cursor.
 
     Args:
         suffix: document after the cursor, `\n` line ends.
@@ -73,14 +88,14 @@ def block_end(text: str, left: str, suffix: str) -> int:
     r"""Where the block in `text` ends: an offset at a line's end.
 
     It ends before a line that is indented less than the cursor's (dedent), where it begins to
-    repeat the document (`stop_below`), and before the third of the same lines in a row.
+    repeat the document (`lines_below`), and before the third of the same lines in a row.
 
     Args:
         text: what the model wrote at the cursor, `\n` line ends.
         left: the cursor's line before the cursor.
         suffix: document after the cursor.
     """
-    return _block_end(text, left, stop_below(suffix))
+    return _block_end(text, left, lines_below(suffix))
 
 
 def _block_end(text: str, left: str, below: str) -> int:
@@ -104,7 +119,7 @@ def _block_end(text: str, left: str, below: str) -> int:
 
 def stop_rule(prefix: str, suffix: str) -> Callable[[str], bool]:
     """For `GenerateRequest.ended`: whether what is written goes beyond the block already."""
-    left, below = prefix[prefix.rfind("\n") + 1 :], stop_below(suffix)
+    left, below = prefix[prefix.rfind("\n") + 1 :], lines_below(suffix)
 
     def ended(text: str) -> bool:
         whole, _, begun = text.rpartition("\n")
@@ -131,6 +146,32 @@ def before_repeat(
     if end < 0:
         return result
     return _cut(result, end, _tokens_until(result.text[:end], lengths, healed))
+
+
+def before_misfit(
+    result: GenerateResult, lengths: Sequence[int], healed: int, prefix: str, suffix: str
+) -> GenerateResult:
+    r"""`result` cut to its first whole lines that fit between `prefix` and `suffix`.
+
+    A model that has not noticed where the text below goes on writes beyond it: that is a syntax
+    error at their border, and the lines before may be what was missing. As it is where all of
+    it fits, or no beginning does.
+
+    Args:
+        result: a decode of several lines.
+        lengths: bytes of each of its tokens.
+        healed: bytes at its beginning that were in the document before.
+        prefix: document before the cursor, `\n` line ends.
+        suffix: document after the cursor.
+    """
+    text = result.text
+    if "\n" not in text or fits(prefix, text, suffix):
+        return result
+    for line in _LINE.finditer(text):
+        begun = text[: line.end()].rstrip()
+        if fits(prefix, begun, suffix):
+            return _cut(result, len(begun), _tokens_until(begun, lengths, healed))
+    return result
 
 
 def _indentation(line: str) -> int:

@@ -28,8 +28,8 @@ class ContinuationRequest:
         suffix: text after the place; may be empty.
         uri: identity of the document; keys its KV cache and prompt window.
         max_tokens: upper bound of tokens, at least 1.
-        stop: the text ends before the first of these strings, and where it begins to repeat the
-            lines of `suffix` (`completion.block.stop_below`). None is empty.
+        stop: the text ends before the first of these strings, and where it begins to repeat
+            `suffix` (`completion.block.stop_below`). None is empty.
         deadline: `time.perf_counter()` seconds; then the text ends where it is. None waits.
         cancel: set by another thread to stop.
         count: how many continuations; later ones leave the first where it hesitated.

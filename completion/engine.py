@@ -207,20 +207,21 @@ class CompletionEngine:
     def _trim(
         self, request: CompletionRequest, document: Normalised, decoded: _Decoded, record: Record
     ) -> _Decoded:
-        """A block cut to what is sure of it, other lines to what the document has not already."""
+        """A block cut to what is sure of it, other lines to what fits into the document."""
         decode, result = request.policies.decode, decoded.result
         if decode.max_lines == 1:
             return decoded
         lengths, healed = [len(piece) for piece in self._pieces(decoded)], len(decoded.prompt.heal)
+        prefix, suffix = document.prefix, document.suffix
         if block.is_block(decode):
-            left, _ = line_around(document.prefix, "")
+            left, _ = line_around(prefix, "")
             confidence = request.policies.confidence
-            suffix = document.suffix
             result = block.trim(
                 result, lengths, healed, left=left, suffix=suffix, confidence=confidence
             )
         else:
-            result = block.before_repeat(result, lengths, healed, document.suffix)
+            result = block.before_repeat(result, lengths, healed, suffix)
+            result = block.before_misfit(result, lengths, healed, prefix, suffix)
         record.logprob_sum = logprob_sum(result.logprobs) if result.logprobs else None
         return replace(decoded, result=result)
 

@@ -152,12 +152,17 @@ def _parses(text: str, last: str) -> bool:
         text = f"{margin}{_BRANCHES[first]}:\n{margin} pass\n{text}"
     if indent:
         text = f"{'match 1' if first == 'case' else 'if 1'}:\n{text}"
+    return is_python(text) or _NEWER.search(text) is not None
+
+
+def is_python(text: str) -> bool:
+    """Whether the running Python's parser reads `text`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         try:
             ast.parse(text + "\n")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return _NEWER.search(text) is not None
+            return False
     return True
 
 

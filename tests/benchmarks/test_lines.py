@@ -3,7 +3,13 @@ import subprocess
 import pytest
 
 from benchmarks.data import BenchmarkDataError
-from benchmarks.lines import SPAN_CHARACTERS, SPAN_LINES, line_cases, span_cases
+from benchmarks.lines import (
+    SPAN_CHARACTERS,
+    SPAN_LINES,
+    line_cases,
+    random_cases,
+    span_cases,
+)
 
 HEADER = "# header\n" * 8
 
@@ -59,6 +65,19 @@ def test_spans_are_whole_lines_behind_which_a_blank_one_is_left(folder):
         assert lines[0].strip()
         assert lines[-1].strip()
     assert {case.gold.count("\n") for case in cases} > {0, 1, 2}
+
+
+def test_random_spans_go_from_any_character_to_any_later_one(folder):
+    cases = random_cases(folder, 300, seed=5)
+    assert cases == random_cases(folder, 300, seed=5)
+    for case in cases:
+        text = (folder / case.cluster).read_text()
+        assert case.text[: case.offset] + case.gold + case.text[case.offset :] == text
+        assert 1 <= len(case.gold) <= SPAN_CHARACTERS
+        assert text.count("\n", 0, case.offset) >= 8
+    inside = [case.text[case.offset - 1 : case.offset + 1].strip().isalnum() for case in cases]
+    assert 0 < sum(inside) < len(cases)
+    assert {"\n" in case.gold for case in cases} == {True, False}
 
 
 def test_cursors_stand_inside_code(folder):

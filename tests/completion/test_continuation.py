@@ -65,6 +65,14 @@ def test_the_lines_below_are_not_written_again() -> None:
     assert only.stop is StopReason.STOPPED
 
 
+def test_the_rest_of_the_line_is_not_written_again() -> None:
+    told: list[str] = []
+    backend = Telling(".getcwd()) or path\nprint()")
+    (only,) = Continuer(backend).run(request(suffix=" or path\nmore()\n", on_text=told.append))
+    assert only.text == "".join(told) == ".getcwd())"
+    assert only.stop is StopReason.STOPPED
+
+
 @pytest.fixture(scope="module")
 def shared(tiny_weights) -> Continuer:
     return Continuer(LocalBackend.load(tiny_weights, threads=1))

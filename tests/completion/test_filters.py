@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completion.block import before_repeat, block_end, repeat_rule, trim
+from completion.block import before_misfit, before_repeat, block_end, repeat_rule, trim
 from completion.filters import looks_secret, reject
 from completion.parse import breaks, in_empty_block
 from completion.region import region
@@ -67,8 +67,18 @@ def test_repeats_of_the_document(case: dict[str, Any]) -> None:
     assert len(cut.token_ids) == len(expected)
     ended = repeat_rule(suffix)
     stops = [end for end in range(len(raw) + 1) if ended is not None and ended(raw[:end])]
-    # Nothing is given up before the repeated line is whole, and then at once.
-    assert not stops or raw[: stops[0]].startswith(f"{expected}\n")
+    # Nothing is given up before what repeats is whole, and then at once.
+    assert not stops or (stops[0] > len(expected) and raw[stops[0] - 1] == "\n")
+
+
+@pytest.mark.parametrize("case", cases("blocks/misfits.toml"))
+def test_lines_that_do_not_fit_into_the_document(case: dict[str, Any]) -> None:
+    prefix, suffix = case["input"].split(CURSOR)
+    raw, expected = case["raw"], case["expected"]
+    result = decoded(raw, [*raw, ""], [-0.01] * len(raw) + [0.0], "end_of_middle")
+    cut = before_misfit(result, [1] * len(raw), 0, prefix, suffix)
+    assert cut.text == expected
+    assert len(cut.token_ids) == len(expected)
 
 
 @pytest.mark.parametrize("case", cases("blocks/ends.toml"))
