@@ -12,7 +12,9 @@ from dataclasses import replace
 from itertools import islice
 
 from completion.confidence import confident, logprob_sum
-from completion.parse import fits, in_empty_block
+from completion.parse import in_empty_block
+from completion.region import region
+from completion.statement import is_python
 from completion.types import CompletionRequest, ConfidencePolicy, DecodePolicy, Mode, Trigger
 from models.backend import GenerateResult, StopReason
 
@@ -155,7 +157,8 @@ def before_misfit(
 
     A model that has not noticed where the text below goes on writes beyond it: that is a syntax
     error at their border, and the lines before may be what was missing. As it is where all of
-    it fits, or no beginning does.
+    it fits, or no beginning does. Python's own parser is asked: tree-sitter reads on over an indent
+    that nothing opened.
 
     Args:
         result: a decode of several lines.
@@ -165,11 +168,12 @@ def before_misfit(
         suffix: document after the cursor.
     """
     text = result.text
-    if "\n" not in text or fits(prefix, text, suffix):
+    before, after = region(prefix, suffix)
+    if "\n" not in text or is_python(before + text + after):
         return result
     for line in _LINE.finditer(text):
         begun = text[: line.end()].rstrip()
-        if fits(prefix, begun, suffix):
+        if is_python(before + begun + after):
             return _cut(result, len(begun), _tokens_until(begun, lengths, healed))
     return result
 

@@ -12,7 +12,7 @@ import tree_sitter_python
 from tree_sitter import Language, Node, Parser, Tree
 
 from completion.region import region
-from completion.statement import breaks_statement, is_python
+from completion.statement import breaks_statement
 
 _PLACEHOLDER = "pass"
 
@@ -71,16 +71,6 @@ def breaks(
         body = " " * (len(last) - len(last.lstrip()) + 4) + _PLACEHOLDER
         return count_errors(f"{before}{insert}\n{body}{rest}") > count_errors(before + after)
     return True
-
-
-def fits(prefix: str, insert: str, suffix: str) -> bool:
-    """Whether the document is Python near the cursor, with `insert` in its place.
-
-    Unlike `breaks` this asks for a text that is whole, of Python's own parser: tree-sitter reads on
-    over an indent that nothing opened. A newer syntax than its own never fits.
-    """
-    before, after = region(prefix, suffix)
-    return is_python(before + insert + after)
 
 
 def _string_before(tree: Tree, before: str) -> int:

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completion.block import before_misfit, before_repeat, block_end, repeat_rule, trim
+from completion.block import (
+    before_misfit,
+    before_repeat,
+    block_end,
+    repeat_rule,
+    stop_below,
+    trim,
+)
 from completion.filters import looks_secret, reject
 from completion.parse import breaks, in_empty_block
 from completion.region import region
@@ -68,7 +75,7 @@ def test_repeats_of_the_document(case: dict[str, Any]) -> None:
     ended = repeat_rule(suffix)
     stops = [end for end in range(len(raw) + 1) if ended is not None and ended(raw[:end])]
     # Nothing is given up before what repeats is whole, and then at once.
-    assert not stops or (stops[0] > len(expected) and raw[stops[0] - 1] == "\n")
+    assert not stops or raw[: stops[0]] == expected + stop_below(suffix)
 
 
 @pytest.mark.parametrize("case", cases("blocks/misfits.toml"))
