@@ -103,7 +103,7 @@ def _bodies(name: str, text: str) -> list[Case]:
         after = "".join(f"\n{line}" for line in lines[node.end_lineno :])
         gold = "\n".join(lines[first : node.end_lineno]).lstrip()
         case_id = f"{name}:{first + 1}"
-        found.append(Case(case_id, before + after, len(before), gold, name, span_policy()))
+        found.append(Case(case_id, before + after, len(before), gold, name, span_policy(before)))
     return found
 
 

@@ -95,6 +95,16 @@ def line_policy(max_tokens: int = 64) -> DecodePolicy:
     return DecodePolicy(mode=Mode.JOINT, max_tokens=max_tokens, max_lines=1, deadline_ms=None)
 
 
-def span_policy(max_tokens: int = 256) -> DecodePolicy:
-    """Return the mode for a span of any length, whose end the model must find itself."""
-    return DecodePolicy(mode=Mode.SEP, max_tokens=max_tokens, max_lines=0, deadline_ms=None)
+def span_policy(before: str, max_tokens: int = 256) -> DecodePolicy:
+    """Return the mode for a span of any length, whose end the model must find itself.
+
+    Where the cursor's line has begun, joint goes on from the middle of a word; on a blank line
+    sep is as good or better (dev/LOG.md, 2026-11-28).
+
+    Args:
+        before: the document left of the cursor.
+        max_tokens: at most so many.
+    """
+    begun = before.rpartition("\n")[2].strip()
+    mode = Mode.JOINT if begun else Mode.SEP
+    return DecodePolicy(mode=mode, max_tokens=max_tokens, max_lines=0, deadline_ms=None)

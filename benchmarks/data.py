@@ -53,7 +53,7 @@ def human_eval(folder: Path, name: str) -> list[Case]:
     Args:
         folder: of the data.
         name: `SingleLine` (1033 cases, joint mode), `MultiLine` (5815) or `RandomSpan` (1640),
-            both in sep mode.
+            whose mode follows from where the cursor is (`span_policy`).
 
     The gold text of the first two are whole lines with their last line break, and the suffix
     starts with the next line. An editor that opens a line has that break in the document
@@ -67,7 +67,7 @@ def human_eval(folder: Path, name: str) -> list[Case]:
             offset=len(record["prompt"]),
             gold=record["canonical_solution"].removesuffix(opened),
             cluster=_problem(record),
-            decode=line_policy() if name == "SingleLine" else span_policy(),
+            decode=line_policy() if name == "SingleLine" else span_policy(record["prompt"]),
             judge=judges.human_eval(record, after=opened + record["suffix"]),
         )
         for record in _records(folder / f"humaneval-infilling-{name}.jsonl.gz")
@@ -84,7 +84,7 @@ def safim(folder: Path, name: str) -> list[Case]:
 
     Every control target is a single line, so it runs in joint mode like the api calls. In
     117 of the 750 the statement's body follows on the same line: there the model has to
-    find the end of a span, which is what sep is for.
+    find the end of a span.
     """
     cases = []
     for record in _records(folder / f"safim-python-{name}.jsonl.gz"):
@@ -98,7 +98,7 @@ def safim(folder: Path, name: str) -> list[Case]:
                 gold=record["ground_truth"],
                 # Several cases are cut from one program; whole, they are the same text.
                 cluster=judges.fingerprint(before + record["ground_truth"] + after),
-                decode=span_policy() if name == "block" or body_follows else line_policy(),
+                decode=span_policy(before) if name == "block" or body_follows else line_policy(),
                 judge=(
                     judges.api_call(record["ground_truth"])
                     if name == "api"

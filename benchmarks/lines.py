@@ -101,7 +101,7 @@ def _draw_span(generator: random.Random, name: str, lines: list[str], usable: li
         offset=len(before),
         gold="\n".join(lines[first:end]),
         cluster=name,
-        decode=span_policy(SPAN_TOKENS),
+        decode=span_policy(before, SPAN_TOKENS),
     )
 
 
@@ -118,7 +118,7 @@ def _draw_random(generator: random.Random, name: str, lines: list[str], usable: 
         offset=begin,
         gold=text[begin:end],
         cluster=name,
-        decode=span_policy(SPAN_TOKENS),
+        decode=span_policy(text[:begin], SPAN_TOKENS),
     )
 
 
