@@ -172,17 +172,17 @@ class Sampler:
             if document.text[begin:stop].strip():
                 break
         kind = rng.random()
-        if kind < 0.15:
+        if kind < 0.12:
             return rng.randint(begin, stop), stop
-        if kind < 0.35:
+        if kind < 0.28:
             after = document.line_starts(min(last + 1, line + rng.randint(1, 8)))[0]
             return (begin if rng.random() < 0.6 else rng.randint(begin, stop)), after
-        if kind < 0.50:
+        if kind < 0.40:
             return begin, self._block_end(document, line, last)
-        if kind < 0.80 and (kinds := self._syntax(document).within(low, high)):
+        if kind < 0.65 and (kinds := self._syntax(document).within(low, high)):
             return rng.choice(rng.choice(kinds))
         a, b = sorted((rng.randint(low, high), rng.randint(low, high)))
-        return a, min(b, a + rng.choice((20, 80, 250, 800)))
+        return a, min(b, a + rng.choice((10, 40, 120, 400)))
 
     def _syntax(self, document: Document) -> Syntax:
         if self._parsed is None or self._parsed[0] is not document:
