@@ -55,8 +55,9 @@ def answered(log: Path, method: str) -> list[Answered]:
 
 
 def _records(log: Path) -> list[dict[str, Any]]:
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return [json.loads(line) for line in lines]
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    # The last line may be under way: what is behind the last line break is not read yet.
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def _sent(log: Path, sender: str) -> list[dict[str, Any]]:
