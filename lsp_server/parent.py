@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +56,20 @@ def _is_alive_on_windows(process_id: int) -> bool:
         kernel.CloseHandle(handle)
 
 
+def end_process(status: int) -> NoReturn:
+    """End the process at once, whatever its threads are at.
+
+    A thread inside the model, which may be loading, cannot be told to stop. The interpreter's own
+    way out ends it where it next wants the interpreter, and aborts the process if that is below
+    a C++ frame.
+    """
+    logging.shutdown()
+    os._exit(status)
+
+
 def _end() -> None:
     logger.warning("the editor is gone; the server ends")
-    logging.shutdown()
-    # Other threads may be inside the model: nothing but this ends them at once.
-    os._exit(1)
+    end_process(1)
 
 
 def watch(

@@ -19,6 +19,7 @@ from lsp_server.framing import FrameReader
 from lsp_server.indexing import Indexing
 from lsp_server.language_server import Loader, SnowCoderServer
 from lsp_server.loading import load_engine
+from lsp_server.parent import end_process
 from lsp_server.paths import cache_dir, state_dir
 
 logger = logging.getLogger(__name__)
@@ -91,10 +92,11 @@ def run(*, tcp: str | None, model: str | None, threads: int, log_level: str) -> 
     state = state_dir()
     logfile.configure(log_level.upper(), state)
     try:
-        sys.exit(serve(create_server(model, threads, state=state), tcp))
+        status = serve(create_server(model, threads, state=state), tcp)
     except AddressError as error:
         print(f"snowcoder: {error}", file=sys.stderr)
         sys.exit(2)
+    end_process(status)
 
 
 def parse_address(address: str) -> tuple[str, int]:

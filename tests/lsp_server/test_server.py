@@ -76,6 +76,17 @@ def test_a_lost_client_ends_the_server_even_while_it_decodes(client: Client) -> 
     assert client.process.wait(TIMEOUT) == 1
 
 
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_server_that_is_still_loading_its_model_ends_in_order(attempt: int) -> None:
+    command = [sys.executable, "-I", "-m", "lsp_server", "serve"]
+    with Client(command) as client:
+        client.request("initialize", {"processId": None, "capabilities": {}})
+        client.notify("initialized", {})
+        client.request("shutdown", None)
+        client.notify("exit", None)
+        assert client.process.wait(TIMEOUT) == 0
+
+
 # Typing and asking ---------------------------------------------------------------------
 
 
