@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from models.errors import WeightsError
 from models.training.model import Model, ModelConfig, save_checkpoint
@@ -43,13 +42,6 @@ def average(models: Sequence[Model]) -> Model:
     return first
 
 
-def _load(directory: Path) -> Model:
-    try:
-        return start_model(directory, ModelConfig())
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"cannot read the weights in {directory}: {error}") from error
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.training.average")
@@ -57,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the mean")
     options = parser.parse_args(arguments)
     try:
-        mean = average([_load(directory) for directory in options.checkpoints])
+        if options.out.resolve() in [directory.resolve() for directory in options.checkpoints]:
+            raise WeightsError(f"cannot write the mean over {options.out}")
+        mean = average([start_model(directory, ModelConfig()) for directory in options.checkpoints])
     except WeightsError as error:
         print(f"models.training.average: {error}", file=sys.stderr)
         return 1

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from models.errors import WeightsError
 
 IGNORE = -100
 """Target value that takes no part in the loss."""
@@ -180,14 +183,22 @@ def save_checkpoint(model: Model, directory: Path, dtype: torch.dtype = torch.bf
 
 
 def load_checkpoint(directory: Path) -> Model:
-    """The model of a Hugging Face Qwen3 checkpoint directory, float32, on the CPU."""
-    raw = json.loads((directory / "config.json").read_text())
-    model = Model(ModelConfig(**{k: raw[k] for k in ModelConfig.__dataclass_fields__ if k in raw}))
-    model.load_state_dict(
-        {
-            name.removeprefix("model."): tensor.float()
-            for name, tensor in load_file(directory / "model.safetensors").items()
-            if name != "lm_head.weight"
-        }
-    )
+    """The model of a Hugging Face Qwen3 checkpoint directory, float32, on the CPU.
+
+    Raises:
+        WeightsError: a file is missing, torn or of another shape.
+    """
+    fields = ModelConfig.__dataclass_fields__
+    try:
+        raw = json.loads((directory / "config.json").read_text())
+        model = Model(ModelConfig(**{k: raw[k] for k in fields if k in raw}))
+        model.load_state_dict(
+            {
+                name.removeprefix("model."): tensor.float()
+                for name, tensor in load_file(directory / "model.safetensors").items()
+                if name != "lm_head.weight"
+            }
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"cannot read the checkpoint in {directory}: {error}") from error
     return model

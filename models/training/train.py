@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from models.registry import load_manifest
 from models.training.cursors import read_cursors
 from models.training.data import FimDataset, batches
 from models.training.fim import FimConfig
@@ -277,14 +278,17 @@ class Trainer:
 
 
 def start_model(directory: Path | None, shape: ModelConfig) -> Model:
-    """A fresh model, or one from a Hugging Face checkpoint or shipped quantized weights."""
+    """A fresh model, or one from a Hugging Face checkpoint or shipped quantized weights.
+
+    Raises:
+        WeightsError: they cannot be read.
+    """
     if directory is None:
         return Model(shape)
     if (directory / "manifest.json").exists():
         from models.export.quantize import dequantize  # export needs onnx; training does not
 
-        manifest = json.loads((directory / "manifest.json").read_text())
-        model = Model(replace(shape, **_shape(manifest["architecture"])))
+        model = Model(replace(shape, **_shape(load_manifest(directory).architecture)))
         state = {
             n.removeprefix("model."): torch.from_numpy(a) for n, a in dequantize(directory).items()
         }

@@ -53,3 +53,10 @@ def test_other_shapes_and_unreadable_folders_are_named(folders, tmp_path: Path, 
         assert average.main([str(folders[0]), str(tmp_path / wrong), "--out", str(out)]) == 1
         assert "models.training.average: cannot" in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_no_checkpoint_is_written_over(folders, capsys):
+    before = (folders[0] / "model.safetensors").read_bytes()
+    assert average.main([*map(str, folders), "--out", str(folders[0])]) == 1
+    assert "cannot write the mean over" in capsys.readouterr().err
+    assert (folders[0] / "model.safetensors").read_bytes() == before
