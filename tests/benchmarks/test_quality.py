@@ -172,6 +172,8 @@ def test_safim_control_keeps_line_endings_and_finds_bodies(data, capsys):
     result = run(capsys, backend, "--suite", "safim-control", "--data", str(data))
     assert result["pass_at_1"] == 1.0
     assert result["exact_match"] == 0.0
+    middle = backend.tokenizer.special.middle
+    assert [r.prompt_ids[-1] == middle for r in backend.requests] == [False, False]
     # Where the body follows on the line, the text may have any number of lines.
     assert [request.max_lines for request in backend.requests] == [1, 0]
 

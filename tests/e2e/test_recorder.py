@@ -48,6 +48,16 @@ def test_both_sides_are_logged_and_passed_on(tmp_path: Path) -> None:
     assert records[0]["at"] < shutdown.asked_at < shutdown.answered_at
 
 
+def test_half_a_line_is_left_for_the_next_look(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    message = {"method": "initialize", "params": {"a": 1}}
+    line = json.dumps({"from": "client", "at": 1.5, "message": message}) + "\n"
+    log.write_text(line + line[:20], encoding="utf-8")
+    assert recorder.messages(log, "client", "initialize") == [{"a": 1}]
+    log.write_text(line + line, encoding="utf-8")
+    assert recorder.messages(log, "client", "initialize") == [{"a": 1}, {"a": 1}]
+
+
 def test_the_exit_status_of_the_server_is_the_recorder_s(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     assert run(log, [sys.executable, "-c", "raise SystemExit(7)"], b"").returncode == 7
