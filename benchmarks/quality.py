@@ -7,7 +7,8 @@ spans:DIR or random:DIR with DIR a folder of Python files or git repositories; v
 are the folders that `python -m benchmarks.prepare` makes. See benchmarks/README.md for the keys.
 
 --pivot off strip keep runs the suite once for each and compares them with the first, case by case;
---mode joint sep does so for a model's two prompt layouts.
+--mode joint sep does so for a model's two prompt layouts. --processes N shares the cases among N
+processes of --threads each, with the same results: completions do not depend on each other.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,44 @@ def run_cases(
             )
             for case, completion, verdict, record in waiting
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several processes needs to run its part of a suite; judges cannot be sent."""
+
+    arguments: argparse.Namespace
+    pivot: Pivot
+    mode: Mode | None
+    number: int
+
+    def run(self) -> list[tuple[str, bool, bool | None, Record]]:
+        """Completion, whether shown, verdict and record of every `processes`-th case."""
+        given = self.arguments
+        cases = load_suite(given.suite, given.data, given.limit, given.seed)
+        scored = run_cases(
+            LocalBackend.load(find(given.model), threads=given.threads),
+            cases[self.number :: given.processes],
+            given.suite,
+            as_shown=given.as_shown,
+            pivot=self.pivot,
+            mode=self.mode,
+        )
+        return [(one.completion, one.shown, one.passed, one.record) for one in scored]
+
+
+def run_in_processes(
+    cases: Sequence[Case], arguments: argparse.Namespace, pivot: Pivot, mode: Mode | None
+) -> list[Scored]:
+    """Complete and judge the cases in `arguments.processes` processes, a model in each."""
+    count = arguments.processes
+    shares = [Share(arguments, pivot, mode, number) for number in range(count)]
+    scored: dict[int, Scored] = {}
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        for share, rows in zip(shares, pool.map(Share.run, shares), strict=True):
+            for index, row in zip(range(share.number, len(cases), count), rows, strict=True):
+                scored[index] = Scored(cases[index], *row)
+    return [scored[index] for index in range(len(cases))]
 
 
 def _unjudged(case: Case) -> bool | None:
@@ -283,6 +323,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", help="a packaged model's name or a folder with weights")
     parser.add_argument("--threads", type=_positive, default=2, help="of the model (default 2)")
+    parser.add_argument(
+        "--processes", type=_positive, default=1, help="that share the cases (default 1)"
+    )
     parser.add_argument("--cases", type=Path, metavar="FILE", help="write every case as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser.parse_args(given)
@@ -328,15 +371,20 @@ def main(given: Sequence[str] | None = None, backend: Backend | None = None) -> 
     result: dict[str, Any] = {}
     base: list[Scored] = []
     for variant in dict.fromkeys(arguments.pivot or arguments.mode or [Pivot.OFF]):
-        scored = run_cases(
-            model,
-            cases,
-            arguments.suite,
-            as_shown=arguments.as_shown,
-            progress=sys.stderr.isatty(),
-            pivot=variant if isinstance(variant, Pivot) else Pivot.OFF,
-            mode=variant if isinstance(variant, Mode) else None,
-        )
+        pivot = variant if isinstance(variant, Pivot) else Pivot.OFF
+        mode = variant if isinstance(variant, Mode) else None
+        if arguments.processes > 1 and backend is None:
+            scored = run_in_processes(cases, arguments, pivot, mode)
+        else:
+            scored = run_cases(
+                model,
+                cases,
+                arguments.suite,
+                as_shown=arguments.as_shown,
+                progress=sys.stderr.isatty(),
+                pivot=pivot,
+                mode=mode,
+            )
         if arguments.cases is not None:
             write_cases(_cases_file(arguments, variant.value), scored)
         of_variant = report(

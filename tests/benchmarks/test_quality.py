@@ -132,6 +132,21 @@ def test_pivots_are_compared_case_by_case(data, tmp_path, capsys):
     assert {row["completion"] for row in kept} == {"    # twice\n    y = 2 * x"}
 
 
+def test_processes_share_the_cases_and_change_nothing(data, tiny_weights, tmp_path, capsys):
+    def outcome(suite, processes):
+        out = tmp_path / f"{processes}.jsonl"
+        arguments = ["--suite", suite, "--data", str(data), "--model", str(tiny_weights)]
+        arguments += ["--threads", "1", "--processes", processes, "--cases", str(out)]
+        result = run(capsys, None, *arguments)
+        del result["seconds"]
+        return result, out.read_text()
+
+    for suite in ("he-single", "safim-control"):
+        assert outcome(suite, "2") == outcome(suite, "1")
+    result, rows = outcome("safim-control", "5")  # more than there are cases
+    assert result["n"] == len(rows.splitlines()) == 2
+
+
 def test_a_comparison_can_be_read(data, capsys):
     backend = ScriptedBackend(*["    y = 2 * x"] * 2, "", "")
     arguments = ["--suite", "he-multi", "--data", str(data), "--limit", "1"]
