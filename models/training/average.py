@@ -1,31 +1,40 @@
 """The mean of several checkpoints of one shape, as a checkpoint.
 
-python -m models.training.average CHECKPOINT CHECKPOINT... --out DIRECTORY
+python -m models.training.average CHECKPOINT CHECKPOINT... [--cursors FILE] --out DIRECTORY
 
 Each is a Hugging Face checkpoint or a folder of shipped weights. A run and the weights that it
 began from lie in one basin of the loss; between them it is lower than at either (Izmailov et al.,
-2018, Wortsman et al., 2022; measured in dev/LOG.md, 2026-11-28).
+2018, Wortsman et al., 2022; measured in dev/LOG.md, 2026-11-28). With `--cursors` of the tuning
+projects (`models.training.cursors`) the shares are chosen, in quarters: each mix is probed and
+printed, and the one with the fewest bits a character is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from models.errors import WeightsError
+from models.training.cursors import Cursor, read_cursors
 from models.training.model import Model, ModelConfig, save_checkpoint
+from models.training.probe import probe
 from models.training.train import start_model
 
 _TOKENIZER = "tokenizer.json"
+_PARTS = 4
 
 
-def average(models: Sequence[Model]) -> Model:
-    """The mean of all parameters, in the first model's place.
+def average(models: Sequence[Model], shares: Sequence[float] | None = None) -> Model:
+    """The mean of all parameters, a new model; equal `shares` by default, which sum to 1.
 
     Raises:
         WeightsError: there is no model, or their shapes differ.
@@ -36,30 +45,84 @@ def average(models: Sequence[Model]) -> Model:
     for other in others:
         if other.config != first.config:
             raise WeightsError(f"cannot average {first.config} and {other.config}")
-    states = [model.state_dict() for model in models]
-    mean = {name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]}
-    first.load_state_dict(mean)
-    return first
+    mean = deepcopy(first)
+    mean.load_state_dict(
+        _mix([model.state_dict() for model in models], shares or [1 / len(models)] * len(models))
+    )
+    return mean
+
+
+def _mix(states: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    weights = torch.tensor(shares, dtype=torch.float32)
+    return {
+        name: torch.tensordot(weights, torch.stack([s[name].float() for s in states]), 1)
+        for name in states[0]
+    }
+
+
+def divisions(count: int, parts: int = _PARTS) -> Iterator[tuple[float, ...]]:
+    """All ways to share `parts` equal parts of one whole among `count`."""
+
+    def share(count: int, left: int) -> Iterator[tuple[int, ...]]:
+        if count == 1:
+            yield (left,)
+            return
+        for own in range(left + 1):
+            yield from ((own, *others) for others in share(count - 1, left - own))
+
+    for division in share(count, parts):
+        yield tuple(own / parts for own in division)
+
+
+def choose(
+    models: Sequence[Model], tokenizer: Tokenizer, cursors: list[Cursor], device: str
+) -> tuple[float, ...]:
+    """The shares whose mix has the fewest bits a character at the cursors; prints every probe."""
+    tokenizer.encode_special_tokens = True  # code may well spell a marker
+    bits: dict[tuple[float, ...], float] = {}
+    for shares in divisions(len(models)):
+        result = probe(average(models, shares).to(device).eval(), tokenizer, cursors, device)
+        print(json.dumps({"shares": shares, **result}), flush=True)
+        bits[shares] = result["bits_per_char"]
+    return min(bits, key=lambda shares: bits[shares])
+
+
+def _tokenizer(checkpoints: Sequence[Path]) -> Path | None:
+    found = (directory / _TOKENIZER for directory in checkpoints)
+    return next((path for path in found if path.exists()), None)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.training.average")
     parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--cursors", type=Path, help="choose the shares at these cursors")
     parser.add_argument("--out", type=Path, required=True, help="folder of the mean")
     options = parser.parse_args(arguments)
+    tokenizer, shares = _tokenizer(options.checkpoints), None
     try:
         if options.out.resolve() in [directory.resolve() for directory in options.checkpoints]:
             raise WeightsError(f"cannot write the mean over {options.out}")
-        mean = average([start_model(directory, ModelConfig()) for directory in options.checkpoints])
+        models = [start_model(directory, ModelConfig()) for directory in options.checkpoints]
+        mean = average(models)
+        if options.cursors:
+            if tokenizer is None:
+                raise WeightsError(f"no {_TOKENIZER} in any of the checkpoints")
+            shares = choose(
+                models,
+                Tokenizer.from_file(str(tokenizer)),
+                read_cursors(options.cursors),
+                "cuda" if torch.cuda.is_available() else "cpu",
+            )
+            mean = average(models, shares)
     except WeightsError as error:
         print(f"models.training.average: {error}", file=sys.stderr)
         return 1
     save_checkpoint(mean, options.out)
-    for directory in options.checkpoints:
-        if (directory / _TOKENIZER).exists():
-            shutil.copy(directory / _TOKENIZER, options.out / _TOKENIZER)
-            break
+    if tokenizer is not None:
+        shutil.copy(tokenizer, options.out / _TOKENIZER)
+    if shares is not None:
+        print(json.dumps({"chosen": shares}))
     return 0
 
 

@@ -1,13 +1,11 @@
 """Train SnowCoder.
 
     python -m models.training.train --data SHARDS --tokenizer tokenizer.json --out RUN \
-        (--tokens N | --minutes M) [--start CHECKPOINT | --resume RUN]
+        (--tokens N | --minutes M) [--init-from CHECKPOINT | --resume RUN]
     torchrun --nproc-per-node 2 --no-python python -m models.training.train …
 
-(`--no-python`: with `-m` alone, torchrun takes `--start` for an option of its own.)
-
 Muon for the weight matrices, AdamW for embeddings and norms; linear warm-up, constant,
-linear decay to 2 %. `--start` takes a Hugging Face checkpoint or the shipped quantized
+linear decay to 2 %. `--init-from` takes a Hugging Face checkpoint or the shipped quantized
 weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
 optimiser state included; `--aligned` mixes in samples as the server prompts,
 `--pivot-share` adds the contrastive term of comment pivots. Writes to RUN:
@@ -307,7 +305,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus shards")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--start", type=Path, help="checkpoint or shipped weights to start from")
+    # No option may be the beginning of one of torchrun's, which would take it for its own.
+    parser.add_argument("--init-from", type=Path, help="checkpoint or shipped weights")
     parser.add_argument("--resume", type=Path, help="run whose trunk to go on with")
     parser.add_argument("--cursors", type=Path, help="held-out cursors, probed at the end")
     parser.add_argument(
@@ -353,14 +352,14 @@ def main(arguments: list[str] | None = None) -> Trainer:
 
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
     shape = ModelConfig(**_shape(values))
-    trainer = Trainer(start_model(options.start, shape), config, ranks, started)
+    trainer = Trainer(start_model(options.init_from, shape), config, ranks, started)
     if options.resume:
         trainer.load_trunk(options.resume)
     log(
         {
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "joint": options.joint, "aligned": options.aligned_share if options.aligned else 0.0,
-            "start": str(options.start), "data": [str(path) for path in options.data],
+            "init_from": str(options.init_from), "data": [str(path) for path in options.data],
             "world": ranks.world, "device": ranks.device, **asdict(config),
         }
     )  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from models.training import train
 from models.training.model import Model, ModelConfig, load_checkpoint, save_checkpoint
@@ -27,6 +28,19 @@ def run_arguments(tmp_path_factory, sources, tokenizer) -> list[str]:
         "--num-attention-heads", "4", "--num-key-value-heads", "2", "--head-dim", "16",
         "--vocab-size", "700", "--warmup-steps", "5", "--no-compile",
     ]  # fmt: skip
+
+
+def test_torchrun_leaves_every_option_alone():
+    own = [
+        option
+        for action in train._parser()._actions
+        for option in action.option_strings
+        if option.startswith("--") and option != "--help"
+    ]
+    given = [part for option in own for part in (option, "1")]
+    command = ["--nproc-per-node", "2", "--no-python", "python", "-m", "models.training.train"]
+    parsed = get_args_parser().parse_args([*command, *given])
+    assert parsed.training_script_args == ["-m", "models.training.train", *given]
 
 
 def rows(run: Path) -> list[dict]:
@@ -88,7 +102,7 @@ def test_start_takes_a_hugging_face_checkpoint(run_arguments, tmp_path: Path) ->
             *run_arguments,
             "--out",
             str(tmp_path / "run"),
-            "--start",
+            "--init-from",
             str(tmp_path / "start"),
             "--tokens",
             "800",
