@@ -23,6 +23,9 @@ TYPED = "lines = text.splitlines(); count = len("
 BEGUN = "l"
 """The first letter of that word."""
 
+UNDECIDED = "if isinstance(text, "
+"""Code that a model goes on with in two ways, however much of the file it has read."""
+
 BLOCK = "def count_words(text: str) -> dict[str, int]:\n"
 """An open and empty block."""
 
@@ -223,7 +226,7 @@ def what_is_dismissed_stays_away(editor: Driver) -> None:
 
 
 def the_next_one_is_another(editor: Driver) -> None:
-    ghost = suggest(editor)
+    ghost = suggest(editor, UNDECIDED)
     editor.press("next")
     editor.wait_for(lambda: editor.ghost() != ghost)
     other = editor.ghost()
@@ -231,7 +234,7 @@ def the_next_one_is_another(editor: Driver) -> None:
     assert kinds[-1] == 1
     editor.wait_for(lambda: len(set(_ids(editor, SHOWN))) >= 2)
     editor.press("accept")
-    editor.wait_for(lambda: editor.line == TYPED + other)
+    editor.wait_for(lambda: editor.line == UNDECIDED + other)
     editor.wait_for(lambda: _accepted(editor))
     assert _accepted(editor) == _ids(editor, SHOWN)[-1:]
 
