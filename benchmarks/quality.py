@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -148,28 +149,23 @@ def run_cases(
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one of several processes needs to run its part of a suite; judges cannot be sent."""
+def run_share(
+    arguments: argparse.Namespace, pivot: Pivot, mode: Mode | None, number: int
+) -> list[tuple[str, bool, bool | None, Record]]:
+    """Completion, whether shown, verdict and record of every `processes`-th case from `number` on.
 
-    arguments: argparse.Namespace
-    pivot: Pivot
-    mode: Mode | None
-    number: int
-
-    def run(self) -> list[tuple[str, bool, bool | None, Record]]:
-        """Completion, whether shown, verdict and record of every `processes`-th case."""
-        given = self.arguments
-        cases = load_suite(given.suite, given.data, given.limit, given.seed)
-        scored = run_cases(
-            LocalBackend.load(find(given.model), threads=given.threads),
-            cases[self.number :: given.processes],
-            given.suite,
-            as_shown=given.as_shown,
-            pivot=self.pivot,
-            mode=self.mode,
-        )
-        return [(one.completion, one.shown, one.passed, one.record) for one in scored]
+    Runs in a process of its own, which loads the suite itself: judges cannot be sent.
+    """
+    cases = load_suite(arguments.suite, arguments.data, arguments.limit, arguments.seed)
+    scored = run_cases(
+        LocalBackend.load(find(arguments.model), threads=arguments.threads),
+        cases[number :: arguments.processes],
+        arguments.suite,
+        as_shown=arguments.as_shown,
+        pivot=pivot,
+        mode=mode,
+    )
+    return [(one.completion, one.shown, one.passed, one.record) for one in scored]
 
 
 def run_in_processes(
@@ -177,11 +173,11 @@ def run_in_processes(
 ) -> list[Scored]:
     """Complete and judge the cases in `arguments.processes` processes, a model in each."""
     count = arguments.processes
-    shares = [Share(arguments, pivot, mode, number) for number in range(count)]
+    work = partial(run_share, arguments, pivot, mode)
     scored: dict[int, Scored] = {}
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        for share, rows in zip(shares, pool.map(Share.run, shares), strict=True):
-            for index, row in zip(range(share.number, len(cases), count), rows, strict=True):
+        for number, rows in enumerate(pool.map(work, range(count))):
+            for index, row in zip(range(number, len(cases), count), rows, strict=True):
                 scored[index] = Scored(cases[index], *row)
     return [scored[index] for index in range(len(cases))]
 

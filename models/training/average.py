@@ -15,13 +15,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from models.errors import WeightsError
 from models.training.cursors import Cursor, read_cursors
@@ -45,33 +45,20 @@ def average(models: Sequence[Model], shares: Sequence[float] | None = None) -> M
     for other in others:
         if other.config != first.config:
             raise WeightsError(f"cannot average {first.config} and {other.config}")
+    weights = torch.tensor(shares or [1 / len(models)] * len(models))
+    states = [model.state_dict() for model in models]
     mean = deepcopy(first)
     mean.load_state_dict(
-        _mix([model.state_dict() for model in models], shares or [1 / len(models)] * len(models))
+        {n: torch.tensordot(weights, torch.stack([s[n] for s in states]), 1) for n in states[0]}
     )
     return mean
 
 
-def _mix(states: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
-    weights = torch.tensor(shares, dtype=torch.float32)
-    return {
-        name: torch.tensordot(weights, torch.stack([s[name].float() for s in states]), 1)
-        for name in states[0]
-    }
-
-
 def divisions(count: int, parts: int = _PARTS) -> Iterator[tuple[float, ...]]:
     """All ways to share `parts` equal parts of one whole among `count`."""
-
-    def share(count: int, left: int) -> Iterator[tuple[int, ...]]:
-        if count == 1:
-            yield (left,)
-            return
-        for own in range(left + 1):
-            yield from ((own, *others) for others in share(count - 1, left - own))
-
-    for division in share(count, parts):
-        yield tuple(own / parts for own in division)
+    for division in product(range(parts + 1), repeat=count):
+        if sum(division) == parts:
+            yield tuple(own / parts for own in division)
 
 
 def choose(
@@ -104,7 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out.resolve() in [directory.resolve() for directory in options.checkpoints]:
             raise WeightsError(f"cannot write the mean over {options.out}")
         models = [start_model(directory, ModelConfig()) for directory in options.checkpoints]
-        mean = average(models)
         if options.cursors:
             if tokenizer is None:
                 raise WeightsError(f"no {_TOKENIZER} in any of the checkpoints")
@@ -114,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
                 read_cursors(options.cursors),
                 "cuda" if torch.cuda.is_available() else "cpu",
             )
-            mean = average(models, shares)
+        mean = average(models, shares)
     except WeightsError as error:
         print(f"models.training.average: {error}", file=sys.stderr)
         return 1

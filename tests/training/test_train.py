@@ -88,7 +88,7 @@ def test_trunk_restores_weights_and_momenta_exactly(run_arguments, tmp_path: Pat
                 )
 
 
-def test_start_takes_a_hugging_face_checkpoint(run_arguments, tmp_path: Path) -> None:
+def test_init_from_takes_a_hugging_face_checkpoint(run_arguments, tmp_path: Path) -> None:
     torch.manual_seed(3)
     shape = ModelConfig(
         vocab_size=700, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
