@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from models.errors import WeightsError
 from models.training.cursors import Cursor, read_cursors
 from models.training.model import Model, ModelConfig, save_checkpoint
-from models.training.probe import probe
+from models.training.probe import Probe
 from models.training.train import start_model
 
 _TOKENIZER = "tokenizer.json"
@@ -65,10 +65,10 @@ def choose(
     models: Sequence[Model], tokenizer: Tokenizer, cursors: list[Cursor], device: str
 ) -> tuple[float, ...]:
     """The shares whose mix has the fewest bits a character at the cursors; prints every probe."""
-    tokenizer.encode_special_tokens = True  # code may well spell a marker
+    probe = Probe(tokenizer, cursors)
     bits: dict[tuple[float, ...], float] = {}
     for shares in divisions(len(models)):
-        result = probe(average(models, shares).to(device).eval(), tokenizer, cursors, device)
+        result = probe.run(average(models, shares).to(device).eval(), device)
         print(json.dumps({"shares": shares, **result}), flush=True)
         bits[shares] = result["bits_per_char"]
     return min(bits, key=lambda shares: bits[shares])

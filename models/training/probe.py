@@ -9,11 +9,11 @@ and, for choosing between runs, as good.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's usual name
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from models.training.cursors import Cursor
 from models.training.fim import Special
@@ -22,49 +22,80 @@ from models.training.model import Model
 PREFIX_TOKENS, SUFFIX_TOKENS = 1200, 450
 
 
-@torch.no_grad()
-def probe(
-    model: Model, tokenizer: Tokenizer, cursors: list[Cursor], device: str, batch: int = 32
-) -> dict[str, float]:
-    """`line_match` (share) and `bits_per_char` of the middles."""
-    special = Special()
-    newline = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
-    newline[[i for t, i in tokenizer.get_vocab().items() if t.startswith("Ċ")]] = True
-    newline[special.eom] = True
-    rows = sorted((_row(tokenizer, c) for c in cursors), key=lambda row: len(row[0]))
-    texts = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
-    matched, nats = 0, 0.0
-    for at in range(0, len(rows), batch):
-        part = rows[at : at + batch]
-        # Few distinct widths, so that a compiled model is not compiled again and again.
-        width = math.ceil(max(len(ids) for ids, _, _ in part) / 256) * 256
-        ids = torch.full((len(part), width), special.pad)
-        for i, (row, _, _) in enumerate(part):
-            ids[i, : len(row)] = torch.tensor(row)
-        kind = device.split(":")[0]
-        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-            hidden = model.hidden(ids.to(device))
-        for i, (row, first, typed) in enumerate(part):
-            states = hidden[i, first - 1 : len(row)].float()
-            logits = F.linear(states, model.embed_tokens.weight.float()).cpu()
-            if typed:
-                logits[0] += _healing_mask(texts, typed)
-            target = torch.tensor(row[first:])
-            choice = logits.argmax(-1)
-            nats += float(F.cross_entropy(logits[:-1], target, reduction="sum"))
-            matched += bool((choice[:-1] == target).all() and newline[choice[-1]])
-    characters = sum(len(c.middle) for c in cursors)
-    return {
-        "line_match": matched / len(cursors),
-        "bits_per_char": nats / math.log(2) / characters,
-    }
+class Probe:
+    """Held-out cursors made ready once, since many checkpoints are compared at the same ones.
+
+    Args:
+        tokenizer: the models'.
+        cursors: where to ask.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, cursors: list[Cursor]) -> None:
+        tokenizer.encode_special_tokens = True  # code may well spell a marker
+        special, vocab = Special(), tokenizer.get_vocab()
+        self._newline = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
+        self._newline[[i for t, i in vocab.items() if t.startswith("Ċ")]] = True
+        self._newline[special.eom] = True
+        agreeing = _Agreeing(vocab)
+        rows = [_row(tokenizer, cursor) for cursor in cursors]
+        self._rows = sorted(
+            ((ids, first, agreeing.ids(typed) if typed else None) for ids, first, typed in rows),
+            key=lambda row: len(row[0]),
+        )
+        self._characters = sum(len(cursor.middle) for cursor in cursors)
+
+    @torch.no_grad()
+    def run(self, model: Model, device: str, batch: int = 32) -> dict[str, float]:
+        """`line_match` (share) and `bits_per_char` of the middles."""
+        matched, nats = 0, 0.0
+        for at in range(0, len(self._rows), batch):
+            part = self._rows[at : at + batch]
+            # Few distinct widths, so that a compiled model is not compiled again and again.
+            width = math.ceil(max(len(ids) for ids, _, _ in part) / 256) * 256
+            ids = torch.full((len(part), width), Special().pad)
+            for i, (row, _, _) in enumerate(part):
+                ids[i, : len(row)] = torch.tensor(row)
+            kind = device.split(":")[0]
+            with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+                hidden = model.hidden(ids.to(device))
+            for i, (row, first, agreeing) in enumerate(part):
+                states = hidden[i, first - 1 : len(row)].float()
+                logits = F.linear(states, model.embed_tokens.weight.float()).cpu()
+                if agreeing is not None:
+                    penalty = torch.full_like(logits[0], -1e9)
+                    penalty[agreeing] = 0.0
+                    logits[0] += penalty
+                target = torch.tensor(row[first:])
+                choice = logits.argmax(-1)
+                nats += float(F.cross_entropy(logits[:-1], target, reduction="sum"))
+                matched += bool((choice[:-1] == target).all() and self._newline[choice[-1]])
+        return {
+            "line_match": matched / len(self._rows),
+            "bits_per_char": nats / math.log(2) / self._characters,
+        }
+
+
+class _Agreeing:
+    """The tokens that begin with some text, or that it begins with."""
+
+    def __init__(self, vocab: dict[str, int]) -> None:
+        self._vocab = vocab
+        self._sorted = sorted(vocab)
+
+    def ids(self, typed: str) -> list[int]:
+        """Their ids, for text of at least a character."""
+        begin = bisect_left(self._sorted, typed)
+        end = bisect_left(self._sorted, typed[:-1] + chr(ord(typed[-1]) + 1))
+        shorter = (typed[:length] for length in range(1, len(typed)))
+        found = [self._vocab[token] for token in self._sorted[begin:end]]
+        return found + [self._vocab[token] for token in shorter if token in self._vocab]
 
 
 def _row(tokenizer: Tokenizer, cursor: Cursor) -> tuple[list[int], int, str]:
     """(ids, index of the first generated id, its part that is already typed)."""
     special = Special()
     suffix = tokenizer.encode(cursor.suffix).ids[:SUFFIX_TOKENS]
-    line = cursor.prefix.rfind("\n")
+    line = max(cursor.prefix.rfind("\n"), 0)
     before = tokenizer.encode(cursor.prefix[:line]).ids
     encoding = tokenizer.encode(cursor.prefix[line:] + cursor.middle)
     column = len(cursor.prefix) - line
@@ -77,9 +108,3 @@ def _row(tokenizer: Tokenizer, cursor: Cursor) -> tuple[list[int], int, str]:
     ids = [special.eot, special.suffix, *suffix, special.prefix]
     ids += [*before, *encoding.ids][-PREFIX_TOKENS:]
     return ids, len(ids) - len(encoding.ids) + first, "".join(typed)
-
-
-def _healing_mask(texts: list[str], typed: str) -> Tensor:
-    """0 for tokens that agree with what is typed, a large negative number elsewhere."""
-    agrees = [t.startswith(typed) or typed.startswith(t) for t in texts]
-    return torch.where(torch.tensor(agrees), 0.0, -1e9)

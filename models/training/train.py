@@ -51,7 +51,7 @@ from models.training.pivots import (
     due,
     pair_batches,
 )
-from models.training.probe import probe
+from models.training.probe import Probe
 
 _KEEP_EVERY_S = 120.0
 """Between checkpoints while training: a machine that is taken away costs no more than this."""
@@ -382,8 +382,8 @@ def main(arguments: list[str] | None = None) -> Trainer:
         save_checkpoint(trainer.model, options.out / "checkpoint")
         trainer.save_trunk(options.out)
         if options.cursors:
-            cursors = read_cursors(options.cursors)
-            log({"probe": probe(trainer.model, tokenizer, cursors, ranks.device)})
+            probe = Probe(tokenizer, read_cursors(options.cursors))
+            log({"probe": probe.run(trainer.model, ranks.device)})
     if ranks.world > 1:
         dist.barrier()
         dist.destroy_process_group()
