@@ -20,6 +20,7 @@ import hashlib
 import json
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -93,14 +94,18 @@ def _read_repository(mirror: Path, source: Source) -> tuple[str, list[Candidate]
     repository = find_repository(mirror, source.name)
     if repository is None:
         return source.name, [], Counter({"repository missing": 1})
-    _, closed = licences(repository, source.commit)
     texts = []
-    for path, data in python_files(repository, source.commit, closed):
-        text = clean(path, data)
-        if text is None:
-            dropped["filter"] += 1
-        else:
-            texts.append((path, text))
+    try:
+        _, closed = licences(repository, source.commit)
+        for path, data in python_files(repository, source.commit, closed):
+            text = clean(path, data)
+            if text is None:
+                dropped["filter"] += 1
+            else:
+                texts.append((path, text))
+    except SourceError as error:  # one broken copy among thousands does not stop a build
+        print(f"left out {source.name}: {error}", file=sys.stderr, flush=True)
+        return source.name, [], Counter({"repository broken": 1})
     random.Random(source.name).shuffle(texts)
     kept, size = [], 0
     for path, text in texts:

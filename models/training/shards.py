@@ -11,8 +11,14 @@ import zstandard
 
 Document = dict[str, str]
 
+_READ_BYTES = 1 << 20
+
 SHARD_BYTES = 20_000_000
 """Text a shard: small, so that each of many readers decompresses only its own."""
+
+
+class ShardError(Exception):
+    """A shard is damaged: cut short, or not compressed by zstd."""
 
 
 def write_shards(
@@ -44,17 +50,33 @@ def write_shards(
 
 
 def read_lines(paths: Iterable[Path]) -> Iterator[bytes]:
-    """The shards' JSON lines, not parsed: a reader of a part skips the rest cheaply."""
+    """The shards' JSON lines, not parsed: a reader of a part skips the rest cheaply.
+
+    Raises:
+        ShardError: one is damaged; what stood before the damage has been read by then.
+    """
     for path in paths:
+        # Unlike a stream reader, this tells an end that is missing from one that was reached.
+        frame = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        buffer = b""
         with path.open("rb") as raw:
-            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw)
-            buffer = b""
-            while chunk := reader.read(1 << 22):
-                *lines, buffer = (buffer + chunk).split(b"\n")
+            while piece := raw.read(_READ_BYTES):
+                try:
+                    *lines, buffer = (buffer + frame.decompress(piece)).split(b"\n")
+                except zstandard.ZstdError as error:
+                    raise ShardError(f"{path} is damaged: {error}") from error
                 yield from lines
+        if not frame.eof:
+            raise ShardError(f"{path} is cut short")
+        if buffer:
+            yield buffer
 
 
 def read_shards(paths: Iterable[Path]) -> Iterator[Document]:
-    """The documents of some shards."""
+    """The documents of some shards.
+
+    Raises:
+        ShardError: one is damaged.
+    """
     for line in read_lines(paths):
         yield json.loads(line)

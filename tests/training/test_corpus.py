@@ -93,6 +93,23 @@ def test_build_keeps_each_good_file_once_and_nothing_protected(mirror: Path, tmp
     assert dropped["protected: project"] == 1
 
 
+def test_a_broken_repository_is_named_and_left_out(mirror: Path, tmp_path, capfd) -> None:
+    repository(mirror, "broken/project", {"LICENSE": MIT, "a.py": body("epsilon", 400)})
+    sources = mirror.parent / "sources.toml"
+    corpus.main(["scan", str(mirror), "--sources", str(sources)])
+    for blob in (mirror / "broken+project/repo/.git/objects").glob("??/*"):
+        blob.chmod(0o644)
+        blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2])
+    out = tmp_path / "out"
+    corpus.main(
+        ["build", str(mirror), str(out), "--sources", str(sources), "--benchmarks",
+         str(tmp_path / "benchmarks"), "--workers", "1"]
+    )  # fmt: skip
+    assert {row["repo"] for row in read_shards(out.glob("*.zst"))} == {"good/project"}
+    assert json.loads((out / "report.json").read_text())["dropped_files"]["repository broken"] == 1
+    assert "left out broken/project: git" in capfd.readouterr().err
+
+
 def test_build_refuses_to_run_without_the_protected_projects(mirror: Path, tmp_path) -> None:
     sources = tmp_path / "other.toml"
     sources.write_text('[splits]\ntuning = ["not/here"]\nvalidation = []\nreserved = []\n')

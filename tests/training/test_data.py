@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from models.training import data
 from models.training.data import FimDataset, load_documents
 from models.training.fim import FimConfig
-from models.training.shards import write_shards
+from models.training.shards import ShardError, read_shards, write_shards
 
 
 @pytest.mark.parametrize("shard_bytes", [1500, 6000, 10_000_000])
@@ -65,3 +65,30 @@ def test_a_corpus_without_documents_is_named(tmp_path: Path, tokenizer: Tokenize
     path.write_bytes(zstandard.compress(b""))
     with pytest.raises(ValueError, match="the corpus has no documents"):
         rows_of([path], tokenizer, 1)
+
+
+@pytest.mark.parametrize("left", [0, 4, 40, 0.5, -3])
+def test_a_shard_that_was_cut_is_named(
+    tmp_path: Path, sources: list[tuple[str, str]], tokenizer: Tokenizer, left: float
+) -> None:
+    write_shards([{"repo": "o/n", "path": n, "text": text} for n, text in sources], tmp_path)
+    (path,) = tmp_path.glob("*.zst")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * left) if left == 0.5 else int(left)])
+    with pytest.raises(ShardError, match=r"shard-000.jsonl.zst is cut short"):
+        list(read_shards([path]))
+    with pytest.raises(ShardError, match="cut short"):
+        rows_of([path], tokenizer, 3000)
+
+
+def test_a_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "shard-000.jsonl.zst"
+    path.write_text('{"repo": "o/n", "path": "a.py", "text": "a = 1"}\n')
+    with pytest.raises(ShardError, match="is damaged"):
+        list(read_shards([path]))
+
+
+def test_a_last_line_without_its_break_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "shard-000.jsonl.zst"
+    path.write_bytes(zstandard.compress(b'{"path": "a.py"}\n{"path": "b.py"}'))
+    assert [row["path"] for row in read_shards([path])] == ["a.py", "b.py"]
