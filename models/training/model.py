@@ -159,10 +159,10 @@ class Model(nn.Module):
         return counted
 
 
-def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+def save_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None:
     """Write a safetensors file, renamed when complete: a killed run leaves the one before."""
     part = path.with_name(f"{path.name}.part")
-    save_file(tensors, part, metadata={"format": "pt"})
+    save_file(tensors, part, metadata={"format": "pt", **metadata})
     part.replace(path)
 
 

@@ -9,14 +9,16 @@ linear decay to 2 %. `--init-from` takes a Hugging Face checkpoint or the shippe
 weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
 optimiser state included; `--aligned` mixes in samples as the server prompts,
 `--pivot-share` adds the contrastive term of comment pivots. Writes to RUN:
-`checkpoint/` (Hugging Face; every two minutes as well), `trunk.safetensors` with `trunk.json`,
-and `log.jsonl`.
+`checkpoint/` (Hugging Face; every two minutes as well), `trunk.safetensors` and `log.jsonl`. A run
+whose loss is no number any more stops, and leaves the checkpoint before.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +28,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from models.errors import WeightsError
 from models.registry import load_manifest
 from models.training.cursors import read_cursors
 from models.training.data import FimDataset, batches
@@ -52,11 +55,19 @@ from models.training.pivots import (
     pair_batches,
 )
 from models.training.probe import Probe
+from models.training.shards import ShardError
 
 _KEEP_EVERY_S = 120.0
 """Between checkpoints while training: a machine that is taken away costs no more than this."""
 _SYNC_EVERY = 8
 """Steps between looks at the clock: ranks must agree on the schedule."""
+_TRUNK = "trunk.safetensors"
+_STATE = "state"
+"""Metadata of the trunk's file that tells where the run was; one file, so both are of one step."""
+
+
+class DivergedError(Exception):
+    """The loss is infinite or no number; nothing of the run was saved since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +183,9 @@ class Trainer:
         """Train to the end of the schedule; `keep` is called now and then on rank 0.
 
         `pairs` are batches of `models.training.pivots`, for the config's `pivot_share`.
+
+        Raises:
+            DivergedError: the loss is no number; seen within a few steps, before `keep` is called.
         """
         config, ranks = self.config, self.ranks
         source = batches(dataset, config.micro_batch, config.workers)
@@ -208,6 +222,8 @@ class Trainer:
             if config.tokens is not None:
                 progress = self.tokens / config.tokens
             if self.step % _SYNC_EVERY == 0 or progress >= 1:
+                if not math.isfinite(float(total)):
+                    raise DivergedError(f"the loss is {float(total)} at step {self.step}")
                 elapsed = ranks.agree(time.perf_counter() - began)
                 if config.minutes is not None:
                     left = ranks.agree(self.started + 60 * config.minutes - began)
@@ -249,22 +265,41 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.model.zero_grad(set_to_none=True)
 
-    def save_trunk(self, out: Path) -> None:
-        """Everything that `resume` needs; safetensors, nothing pickled."""
+    def save_trunk(self, out: Path, tokenizer: str) -> None:
+        """Everything that `load_trunk` needs, in one file; safetensors, nothing pickled.
+
+        Args:
+            out: folder of the run.
+            tokenizer: SHA-256 of the tokenizer that the run's ids are of.
+        """
         tensors = {f"model.{n}": p.detach().cpu() for n, p in self.named.items()}
         for optimiser in (self.muon, self.adam):
             for name, parameter in self.named.items():
                 for key, value in optimiser.state.get(parameter, {}).items():
                     tensors[f"{key}.{name}"] = value.detach().cpu().clone()
-        save_whole(tensors, out / "trunk.safetensors")
-        meta = {"step": self.step, "tokens": self.tokens, "model": asdict(self.model.config)}
-        (out / "trunk.json").write_text(json.dumps(meta) + "\n")
+        state = {
+            "step": self.step, "tokens": self.tokens, "tokenizer": tokenizer,
+            "model": asdict(self.model.config),
+        }  # fmt: skip
+        save_whole(tensors, out / _TRUNK, **{_STATE: json.dumps(state)})
 
-    def load_trunk(self, run: Path) -> None:
-        """Go on where `save_trunk` stopped: same weights, momenta, step and tokens."""
-        tensors = load_file(run / "trunk.safetensors")
-        meta = json.loads((run / "trunk.json").read_text())
-        self.step, self.tokens = meta["step"], meta["tokens"]
+    def load_trunk(self, run: Path, tokenizer: str) -> None:
+        """Go on where `save_trunk` stopped: same weights, momenta, step and tokens.
+
+        Raises:
+            WeightsError: there is no whole trunk, or it is of another shape or tokenizer.
+        """
+        try:
+            with safe_open(run / _TRUNK, "pt") as trunk:
+                state = json.loads(trunk.metadata()[_STATE])
+                tensors = {name: trunk.get_tensor(name) for name in trunk.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError) as error:
+            raise WeightsError(f"cannot resume from {run}: {error}") from error
+        if state["model"] != asdict(self.model.config):
+            raise WeightsError(f"cannot resume from {run}: its model is {state['model']}")
+        if state["tokenizer"] != tokenizer:
+            raise WeightsError(f"cannot resume from {run}: it was trained with another tokenizer")
+        self.step, self.tokens = state["step"], state["tokens"]
         for name, parameter in self.named.items():
             parameter.data.copy_(tensors[f"model.{name}"])
             optimiser = self.adam if f"exp_avg.{name}" in tensors else self.muon
@@ -298,6 +333,10 @@ def start_model(directory: Path | None, shape: ModelConfig) -> Model:
 
 def _shape(raw: dict[str, Any]) -> dict[str, Any]:
     return {k: raw[k] for k in ModelConfig.__dataclass_fields__ if k in raw}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -351,10 +390,14 @@ def main(arguments: list[str] | None = None) -> Trainer:
                 out.write(json.dumps(row) + "\n")
 
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
+    tokenizer_hash = _digest(options.tokenizer)
     shape = ModelConfig(**_shape(values))
+    own = options.init_from / "tokenizer.json" if options.init_from else None
+    if own and own.exists() and _digest(own) != tokenizer_hash:
+        raise WeightsError(f"{options.init_from} was trained with another tokenizer")
     trainer = Trainer(start_model(options.init_from, shape), config, ranks, started)
     if options.resume:
-        trainer.load_trunk(options.resume)
+        trainer.load_trunk(options.resume, tokenizer_hash)
     log(
         {
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
@@ -380,7 +423,7 @@ def main(arguments: list[str] | None = None) -> Trainer:
     )
     if ranks.rank == 0:
         save_checkpoint(trainer.model, options.out / "checkpoint")
-        trainer.save_trunk(options.out)
+        trainer.save_trunk(options.out, tokenizer_hash)
         if options.cursors:
             probe = Probe(tokenizer, read_cursors(options.cursors))
             log({"probe": probe.run(trainer.model, ranks.device)})
@@ -391,4 +434,7 @@ def main(arguments: list[str] | None = None) -> Trainer:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (DivergedError, ShardError, WeightsError) as error:
+        raise SystemExit(f"models.training.train: {error}") from error

@@ -1,5 +1,6 @@
 """A CPU smoke run of the trainer: it learns, resumes exactly, and starts from a checkpoint."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch.distributed.run import get_args_parser
 
+from models.errors import WeightsError
 from models.training import train
 from models.training.model import Model, ModelConfig, load_checkpoint, save_checkpoint
 from models.training.muon import orthogonalise
@@ -75,10 +77,61 @@ def test_resume_continues_the_same_run(run_arguments, tmp_path: Path) -> None:
     assert state["momentum"].abs().sum() > 0
 
 
+def digest(arguments: list[str]) -> str:
+    tokenizer = Path(arguments[arguments.index("--tokenizer") + 1])
+    return hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+
+
+def resume(arguments: list[str], trunk: Path, out: Path) -> None:
+    train.main([*arguments, "--out", str(out), "--resume", str(trunk), "--tokens", "3000"])
+
+
+def test_a_trunk_of_another_tokenizer_is_refused(run_arguments, tmp_path: Path) -> None:
+    train.main([*run_arguments, "--out", str(tmp_path / "a"), "--tokens", "800"])
+    other = tmp_path / "tokenizer.json"
+    place = run_arguments.index("--tokenizer") + 1
+    definition = json.loads(Path(run_arguments[place]).read_text())
+    definition["model"]["merges"].pop()
+    other.write_text(json.dumps(definition))
+    arguments = [*run_arguments[:place], str(other), *run_arguments[place + 1 :]]
+    with pytest.raises(WeightsError, match="another tokenizer"):
+        resume(arguments, tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "b" / "checkpoint").exists()
+
+
+def test_a_trunk_of_another_shape_is_refused(run_arguments, tmp_path: Path) -> None:
+    train.main([*run_arguments, "--out", str(tmp_path / "a"), "--tokens", "800"])
+    with pytest.raises(WeightsError, match="'num_hidden_layers': 2"):
+        resume([*run_arguments, "--num-hidden-layers", "1"], tmp_path / "a", tmp_path / "b")
+
+
+def test_a_trunk_that_is_cut_or_missing_is_refused(run_arguments, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot resume from"):
+        resume(run_arguments, tmp_path / "nowhere", tmp_path / "b")
+    train.main([*run_arguments, "--out", str(tmp_path / "a"), "--tokens", "800"])
+    trunk = tmp_path / "a" / "trunk.safetensors"
+    trunk.write_bytes(trunk.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="cannot resume from"):
+        resume(run_arguments, tmp_path / "a", tmp_path / "b")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
+    run_arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_KEEP_EVERY_S", 0.0)  # whatever could be kept would be
+    train.main([*run_arguments, "--out", str(tmp_path), "--tokens", "800"])
+    files = [*(tmp_path / "checkpoint").iterdir(), tmp_path / "trunk.safetensors"]
+    before = [path.read_bytes() for path in files]
+    broken = [*run_arguments, "--out", str(tmp_path), "--tokens", "60000", "--lr-matrix", "nan"]
+    with pytest.raises(train.DivergedError, match="the loss is nan at step 8"):
+        train.main(broken)
+    assert [path.read_bytes() for path in files] == before
+
+
 def test_trunk_restores_weights_and_momenta_exactly(run_arguments, tmp_path: Path) -> None:
     first = train.main([*run_arguments, "--out", str(tmp_path), "--tokens", "3000"])
     fresh = train.Trainer(Model(first.model.config), first.config, first.ranks)
-    fresh.load_trunk(tmp_path)
+    fresh.load_trunk(tmp_path, digest(run_arguments))
     for name, parameter in first.named.items():
         torch.testing.assert_close(fresh.named[name], parameter, rtol=0, atol=0)
         for optimiser, other in ((first.muon, fresh.muon), (first.adam, fresh.adam)):
