@@ -8,7 +8,8 @@ Muon for the weight matrices, AdamW for embeddings and norms; linear warm-up, co
 linear decay to 2 %. `--init-from` takes a Hugging Face checkpoint or the shipped quantized
 weights (dequantised) and warms up again; `--resume` goes on with a run's own trunk,
 optimiser state included; `--aligned` mixes in samples as the server prompts,
-`--pivot-share` adds the contrastive term of comment pivots. Writes to RUN:
+`--pivot-share` adds the contrastive term of comment pivots, `--teacher` the distribution of a
+larger model of ours. Writes to RUN:
 `checkpoint/` (Hugging Face; every two minutes as well), `trunk.safetensors` and `log.jsonl`. A run
 whose loss is no number any more stops, and leaves the checkpoint before.
 """
@@ -36,6 +37,7 @@ from models.errors import WeightsError
 from models.registry import load_manifest
 from models.training.cursors import read_cursors
 from models.training.data import FimDataset, batches
+from models.training.distil import Distilled
 from models.training.fim import FimConfig
 from models.training.model import (
     IGNORE,
@@ -155,9 +157,22 @@ class Trainer:
     """Model, optimisers and the position in the run."""
 
     def __init__(
-        self, model: Model, config: TrainConfig, ranks: Ranks, started: float | None = None
+        self,
+        model: Model,
+        config: TrainConfig,
+        ranks: Ranks,
+        started: float | None = None,
+        teacher: Model | None = None,
     ) -> None:
-        """`started`: `time.perf_counter()` when the command began; now for None."""
+        """What is trained, and how.
+
+        Args:
+            model: learns, in place.
+            config: of the run.
+            ranks: this process among the others.
+            started: `time.perf_counter()` when the command began; now for None.
+            teacher: whose distribution is learnt as well, see `models.training.distil`.
+        """
         self.started = time.perf_counter() if started is None else started
         self.model, self.config, self.ranks = model.to(ranks.device), config, ranks
         matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n}
@@ -169,8 +184,9 @@ class Trainer:
         )
         self.step = 0
         self.tokens = 0
+        loss = model if teacher is None else Distilled(model, teacher)
         self._forward: Callable[[Tensor, Tensor], Tensor] = (
-            torch.compile(model) if config.compile else model
+            torch.compile(loss) if config.compile else loss
         )
 
     def run(
@@ -347,6 +363,7 @@ def _parser() -> argparse.ArgumentParser:
     # No option may be the beginning of one of torchrun's, which would take it for its own.
     parser.add_argument("--init-from", type=Path, help="checkpoint or shipped weights")
     parser.add_argument("--resume", type=Path, help="run whose trunk to go on with")
+    parser.add_argument("--teacher", type=Path, help="checkpoint or weights to learn from as well")
     parser.add_argument("--cursors", type=Path, help="held-out cursors, probed at the end")
     parser.add_argument(
         "--aligned", type=Path, nargs="+", default=[], help="samples as the server prompts"
@@ -392,17 +409,22 @@ def main(arguments: list[str] | None = None) -> Trainer:
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
     tokenizer_hash = _digest(options.tokenizer)
     shape = ModelConfig(**_shape(values))
-    own = options.init_from / "tokenizer.json" if options.init_from else None
-    if own and own.exists() and _digest(own) != tokenizer_hash:
-        raise WeightsError(f"{options.init_from} was trained with another tokenizer")
-    trainer = Trainer(start_model(options.init_from, shape), config, ranks, started)
+    for directory in filter(None, (options.init_from, options.teacher)):
+        own = directory / "tokenizer.json"
+        if own.exists() and _digest(own) != tokenizer_hash:
+            raise WeightsError(f"{directory} was trained with another tokenizer")
+    trainer = Trainer(
+        start_model(options.init_from, shape), config, ranks, started,
+        start_model(options.teacher, shape) if options.teacher else None,
+    )  # fmt: skip
     if options.resume:
         trainer.load_trunk(options.resume, tokenizer_hash)
     log(
         {
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "joint": options.joint, "aligned": options.aligned_share if options.aligned else 0.0,
-            "init_from": str(options.init_from), "data": [str(path) for path in options.data],
+            "init_from": str(options.init_from), "teacher": str(options.teacher),
+            "data": [str(path) for path in options.data],
             "world": ranks.world, "device": ranks.device, **asdict(config),
         }
     )  # fmt: skip
