@@ -1,10 +1,13 @@
 """Training samples with the context that the server would place.
 
-Usage: python -m completion.context.samples DIR [--count N] [--seed K] > samples.jsonl
+Usage: python -m completion.context.samples DIR [--count N] [--seed K] [--hard-for MODEL] > FILE
 
-DIR is a workspace with Python files. One JSON object a line: `path`, `prefix`, `suffix`,
+DIR is a workspace with Python files. One JSON object a line: `path`, `kind`, `prefix`, `suffix`,
 `middle`, and `chunks`, the retrieved pieces in the order of the prompt, each with `path` and
 `text`. A file's own text and its copies are not in the index that its samples are made with.
+
+Half of the gaps stand where people type, half in the syntax tree (`completion.context.targets`);
+with --hard-for, of the latter those that a model gets wrong.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from typing import Any
 from completion.context.memory import MemoryIndex
 from completion.context.provider import retrieve
 from completion.context.retrievers import Query
+from completion.context.targets import Kind, Miner, Span, syntax_gaps, typed_gap
 from completion.context.view import without_copies
 from completion.exclude import ExcludeRules
 from completion.types import ContextPolicy, WindowPolicy
 from models.errors import ModelError
+from models.local import LocalBackend
 from models.registry import find, load_manifest
 from models.tokenizer import Tokenizer
 
@@ -31,8 +36,11 @@ _MOST_BYTES = 150_000
 _CHARACTERS_PER_TOKEN = 4
 # What is written of a file: enough for the longest window, however long its tokens are.
 _MOST_CHARACTERS_PER_TOKEN = 6
-_SEVERAL_LINES = 0.3
-_MOST_LINES = 5
+_TYPED = {Kind.LINE: 0.6, Kind.WORD: 0.2, Kind.BRACKET: 0.2}
+_SYNTAX = 0.5
+"""Share of the gaps that are nodes of the syntax tree."""
+_TRIES = 8
+"""Gaps that are tried for one that is hard; then the last is taken as it is."""
 
 
 def read_files(folder: Path) -> dict[str, str]:
@@ -60,39 +68,58 @@ def read_files(folder: Path) -> dict[str, str]:
 
 
 def samples(
-    files: Mapping[str, str], tokenizer: Tokenizer, count: int, seed: int
+    files: Mapping[str, str],
+    tokenizer: Tokenizer,
+    count: int,
+    seed: int,
+    miner: Miner | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Draw `count` cursors: a file, a line of it, a column; none where no file has code."""
+    """Draw `count` gaps, of the syntax tree's those that `miner` cannot fill; none without code.
+
+    Raises:
+        ModelError: the miner's model cannot be asked.
+    """
     generator = random.Random(seed)
-    lines = {path: text.split("\n") for path, text in files.items()}
     usable = {
         path: numbers
-        for path, own in lines.items()
-        if (numbers := [number for number, line in enumerate(own) if len(line.strip()) > 3])
+        for path, text in files.items()
+        if (numbers := [n for n, line in enumerate(text.split("\n")) if len(line.strip()) > 3])
     }
     index, paths = MemoryIndex(files), sorted(usable)
+    nodes = {path: syntax_gaps(files[path]) for path in paths}
     for _ in range(count if paths else 0):
-        path = generator.choice(paths)
-        number = generator.choice(usable[path])
-        yield _sample(generator, files, index, tokenizer, path, lines[path], number)
+        path, kind, gap = "", Kind.LINE, None
+        if generator.random() < _SYNTAX:
+            for _ in range(_TRIES):
+                path = generator.choice(paths)
+                if not nodes[path]:
+                    continue
+                kind = generator.choice(list(nodes[path]))
+                gap = generator.choice(nodes[path][kind])
+                if miner is None or miner.fails(files[path], gap):
+                    break
+        if gap is None:
+            path = generator.choice(paths)
+            line = generator.choice(usable[path])
+            (kind,) = generator.choices(list(_TYPED), list(_TYPED.values()))
+            gap = typed_gap(files[path], line, kind, generator)
+            if gap is None:  # no name or no brackets there
+                kind = Kind.LINE
+                gap = typed_gap(files[path], line, kind, generator)
+        if gap is not None:
+            yield _sample(files, index, tokenizer, path, kind, gap)
 
 
 def _sample(
-    generator: random.Random,
     files: Mapping[str, str],
     index: MemoryIndex,
     tokenizer: Tokenizer,
     path: str,
-    lines: Sequence[str],
-    number: int,
+    kind: Kind,
+    gap: Span,
 ) -> dict[str, Any]:
-    line = lines[number]
-    column = generator.randint(len(line) - len(line.lstrip()), len(line.rstrip()) - 1)
-    many = generator.random() < _SEVERAL_LINES
-    end = number + (generator.randint(2, _MOST_LINES) if many else 1)
-    prefix = "\n".join([*lines[:number], line[:column]])
-    middle = "\n".join([line[column:], *lines[number + 1 : end]])
-    suffix = "\n".join(["", *lines[end:]]) if end < len(lines) else ""
+    text, (begin, end) = files[path], gap
+    prefix, middle, suffix = text[:begin], text[begin:end], text[end:]
     window = WindowPolicy()
     seen = window.rest_prefix_tokens * _CHARACTERS_PER_TOKEN
     shown = suffix[: window.suffix_tokens * _CHARACTERS_PER_TOKEN]
@@ -105,7 +132,10 @@ def _sample(
     prefix = prefix[-window.rest_prefix_tokens * _MOST_CHARACTERS_PER_TOKEN :]
     suffix = suffix[: window.suffix_tokens * _MOST_CHARACTERS_PER_TOKEN]
     chunks = [{"path": one.chunk.path, "text": one.chunk.text} for one in reversed(found.picked)]
-    return {"path": path, "prefix": prefix, "suffix": suffix, "middle": middle, "chunks": chunks}
+    return {
+        "path": path, "kind": kind, "prefix": prefix, "suffix": suffix, "middle": middle,
+        "chunks": chunks,
+    }  # fmt: skip
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -116,16 +146,20 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a workspace")
     parser.add_argument("--count", type=int, default=1000, help="samples (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument(
+        "--hard-for", metavar="MODEL", help="a model's name or folder; snowcoder-88m is the shipped"
+    )
     arguments = parser.parse_args(given)
     try:
         weights = find(None)
         tokenizer = Tokenizer.from_file(weights / load_manifest(weights).tokenizer)
         files = read_files(arguments.folder)
+        miner = Miner(LocalBackend.load(find(arguments.hard_for))) if arguments.hard_for else None
+        for sample in samples(files, tokenizer, arguments.count, arguments.seed, miner):
+            print(json.dumps(sample, ensure_ascii=False))
     except (ModelError, NotADirectoryError) as error:
         print(f"completion.context.samples: {error}", file=sys.stderr)
         return 1
-    for sample in samples(files, tokenizer, arguments.count, arguments.seed):
-        print(json.dumps(sample, ensure_ascii=False))
     return 0
 
 
