@@ -128,7 +128,7 @@ def _protected_projects(mirror: Path, manifest: Manifest) -> Iterator[str]:
                 yield text
 
 
-def _benchmark_texts(directory: Path) -> set[str]:
+def benchmark_texts(directory: Path) -> set[str]:
     """Each problem once, as its whole text; infilling variants of one problem coincide."""
     texts = set()
     for path in sorted(directory.glob("*.jsonl.gz")):
@@ -148,7 +148,7 @@ def documents(
     mirror: Path, manifest: Manifest, benchmarks: Path, workers: int, dropped: Counter[str]
 ) -> Iterator[Document]:
     """Kept files, repository by repository in manifest order."""
-    protected = Protected(_benchmark_texts(benchmarks), _protected_projects(mirror, manifest))
+    protected = Protected(benchmark_texts(benchmarks), _protected_projects(mirror, manifest))
     near = NearDuplicates()
     exact: set[bytes] = set()
     with ProcessPoolExecutor(workers) as pool:
