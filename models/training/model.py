@@ -167,14 +167,16 @@ def save_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None:
 
 
 def save_checkpoint(model: Model, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write `config.json` and `model.safetensors` as Hugging Face reads them."""
+    """Write `config.json` and `model.safetensors` as Hugging Face reads them, each whole."""
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
         "tie_word_embeddings": True, "attention_bias": False, "torch_dtype": str(dtype)[6:],
         "bos_token_id": 0, "eos_token_id": 0, "use_sliding_window": False, **asdict(model.config),
     }  # fmt: skip
-    (directory / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    part = directory / "config.json.part"
+    part.write_text(json.dumps(config, indent=1) + "\n")
+    part.replace(directory / "config.json")
     tensors = {
         f"model.{name}": p.detach().to("cpu", dtype).contiguous()
         for name, p in model.state_dict().items()

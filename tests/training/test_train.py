@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,27 @@ def test_init_from_takes_a_hugging_face_checkpoint(run_arguments, tmp_path: Path
     )
     assert trainer.step == 2  # the rate warms up from zero again
     assert train.rate(trainer.config, 0, 0.0) == pytest.approx(1 / 5)
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ModelConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1, head_dim=16,
+    )  # fmt: skip
+    save_checkpoint(Model(shape), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def torn(self: Path, text: str) -> None:
+        self.write_bytes(text[: len(text) // 2].encode())
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", torn)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(Model(replace(shape, num_hidden_layers=2)), tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert load_checkpoint(tmp_path).config == shape
 
 
 def test_minutes_count_from_the_start_of_the_command(run_arguments, tmp_path: Path) -> None:
