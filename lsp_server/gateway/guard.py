@@ -5,10 +5,12 @@ Starlette's `BaseHTTPMiddleware` is not used: it hides that a client disconnecte
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +26,9 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _WRONG_HEADERS = ("x-api-key", "api-key", "x-auth-token", "proxy-authorization")
 _BUCKETS = 1024
 _BURST_S = 2.0
+_DISCARDED = 16_000_000
+"""Bytes of a refused body that are read after all."""
+_DISCARD_S = 2.0
 
 
 class RateLimit:
@@ -68,12 +73,14 @@ class Guard:
                 status = message["status"]
             await send(message)
 
+        body = _Limited(receive, self._config.max_body)
         try:
             self._check(scope, headers)
-            await self._app(scope, _Limited(receive, self._config.max_body).receive, answer)
+            await self._app(scope, body.receive, answer)
         except ApiError as error:
             # Starlette's handler covers the routes; here are what was refused before them.
             status = error.status_code
+            await body.discard()
             await error.response()(scope, receive, send)
         finally:
             route = scope.get("route")
@@ -136,18 +143,42 @@ class _Limited:
     """Reads no more of a body than is allowed, whatever its header announces."""
 
     def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._read = receive, most, 0
+        self._receive, self._most, self._read, self._ended = receive, most, 0, False
 
     async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            ApiError: the body is too large.
+        """
+        message = await self._next()
+        if self._read > self._most:
+            await self.discard()
+            raise _too_large(self._most)
+        return message
+
+    async def discard(self) -> None:
+        """Read what is left of a refused body, up to a size and for a moment.
+
+        Closing a connection over bytes that nobody read resets it, and the client, which sends
+        before it reads, may see that instead of the answer.
+        """
+        most = self._read + _DISCARDED
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while not self._ended and self._read < most:
+                    await self._next()
+
+    async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
-            if self._read > self._most:
-                raise _too_large(self._most)
+            self._ended = not message.get("more_body", False)
+        else:
+            self._ended = True
         return message
 
 
 def _too_large(most: int) -> ApiError:
-    # The rest of the body is not read.
     message = f"the body exceeds {most} bytes"
     return ApiError(413, "body_too_large", message, {"Connection": "close"})

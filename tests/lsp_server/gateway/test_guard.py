@@ -65,7 +65,7 @@ def test_web_pages_do_not_reach_an_open_gateway(address: str, headers: dict[str,
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_large_bodies_are_refused_unread(guarded: str, announced: bool) -> None:
+def test_endless_bodies_are_refused_unread(guarded: str, announced: bool) -> None:
     sent = 0
 
     def chunks() -> Iterator[bytes]:
@@ -79,13 +79,36 @@ def test_large_bodies_are_refused_unread(guarded: str, announced: bool) -> None:
         headers["Content-Length"] = "100000000"
     try:
         answer = httpx.post(f"{guarded}/infill", content=chunks(), headers=headers, timeout=20)
-    except (httpx.WriteError, httpx.RemoteProtocolError):
+    except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
         # The connection was closed while the client was still sending.
         assert sent < 100_000_000
     else:
         assert answer.status_code == 413
         assert answer.json()["error"]["code"] == "body_too_large"
     assert httpx.get(f"{guarded}/health").status_code == 200
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("status", [413, 401])
+def test_who_sends_before_reading_gets_the_answer(
+    guarded: str, announced: bool, status: int
+) -> None:
+    """And no reset connection, which is what closing over unread bytes makes of it."""
+    size = 3_000_000
+    token = f"\r\nAuthorization: Bearer {TOKEN}" if status == 413 else ""
+    length = f"Content-Length: {size}" if announced else "Transfer-Encoding: chunked"
+    request = "POST /infill HTTP/1.1\r\nHost: localhost\r\nConnection: close"
+    head = f"{request}{token}\r\n{length}\r\n\r\n".encode()
+    body = b"x" * size if announced else b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size)
+    host, _, port = guarded.removeprefix("http://").partition(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(head + body)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b'"error"' in answer
 
 
 def test_a_client_that_asks_too_often_waits(limited: str) -> None:
