@@ -69,7 +69,7 @@ _STATE = "state"
 
 
 class DivergedError(Exception):
-    """The loss is infinite or no number; nothing of the run was saved since."""
+    """Loss or weights are infinite or no numbers; nothing of the run was saved since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,8 @@ class Trainer:
         `pairs` are batches of `models.training.pivots`, for the config's `pivot_share`.
 
         Raises:
-            DivergedError: the loss is no number; seen within a few steps, before `keep` is called.
+            DivergedError: loss or weights are no numbers; seen within a few steps, before `keep`
+                is called.
         """
         config, ranks = self.config, self.ranks
         source = batches(dataset, config.micro_batch, config.workers)
@@ -238,8 +239,8 @@ class Trainer:
             if config.tokens is not None:
                 progress = self.tokens / config.tokens
             if self.step % _SYNC_EVERY == 0 or progress >= 1:
-                if not math.isfinite(float(total)):
-                    raise DivergedError(f"the loss is {float(total)} at step {self.step}")
+                if not (math.isfinite(float(total)) and self._is_finite()):
+                    raise DivergedError(f"diverged by step {self.step}, loss {float(total)}")
                 elapsed = ranks.agree(time.perf_counter() - began)
                 if config.minutes is not None:
                     left = ranks.agree(self.started + 60 * config.minutes - began)
@@ -271,6 +272,11 @@ class Trainer:
         positive = (targets[0::2] != IGNORE).sum() / (self.config.micro_batch * self.config.length)
         (loss * positive / passes).backward()  # type: ignore[no-untyped-call]
         return hinge.detach()
+
+    def _is_finite(self) -> bool:
+        """Whether all weights are numbers; the same on all ranks, unlike the loss."""
+        norms = torch._foreach_norm(list(self.named.values()))
+        return bool(torch.stack(norms).isfinite().all())
 
     def _warm_up(self, kind: str) -> None:
         """Compile on random ids while the workers still read the corpus."""

@@ -123,9 +123,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     train.main([*run_arguments, "--out", str(tmp_path), "--tokens", "800"])
     files = [*(tmp_path / "checkpoint").iterdir(), tmp_path / "trunk.safetensors"]
     before = [path.read_bytes() for path in files]
-    broken = [*run_arguments, "--out", str(tmp_path), "--tokens", "60000", "--lr-matrix", "nan"]
-    with pytest.raises(train.DivergedError, match="the loss is nan at step 8"):
-        train.main(broken)
+    broken = [*run_arguments, "--out", str(tmp_path), "--lr-matrix", "nan", "--tokens"]
+    with pytest.raises(train.DivergedError, match="diverged by step 8, loss nan"):
+        train.main([*broken, "60000"])
+    with pytest.raises(train.DivergedError, match=r"diverged by step 1, loss \d"):
+        train.main([*broken, "768"])  # the weights are no numbers, the loss was one
     assert [path.read_bytes() for path in files] == before
 
 
