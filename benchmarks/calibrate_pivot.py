@@ -15,7 +15,6 @@ import json
 import math
 import random
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from models.backend import Backend
 from models.errors import ModelError
 from models.local import LocalBackend
 from models.registry import find
+from models.source_tree import parse
 
 LINES = 8
 """Of a block, as in the server's settings."""
@@ -79,11 +79,8 @@ def block_cases(folder: Path, count: int, seed: int) -> list[Case]:
 
 
 def _bodies(name: str, text: str) -> list[Case]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+    tree = parse(text)
+    if tree is None:
         return []
     lines = text.split("\n")
     found = []

@@ -6,13 +6,12 @@ already it may not count one error more. The statement alone is short enough for
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 from functools import partial
 
 from completion.brackets import first_unmatched, scan
 from completion.region import outermost_function
+from models.source_tree import parse
 
 _LOOK_BACK = 8_000
 _LOOK_AHEAD = 4_000
@@ -157,13 +156,7 @@ def _parses(text: str, last: str) -> bool:
 
 def is_python(text: str) -> bool:
     """Whether the running Python's parser reads `text`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        try:
-            ast.parse(text + "\n")
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
-    return True
+    return parse(text + "\n") is not None
 
 
 def _word(text: str) -> str:

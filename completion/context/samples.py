@@ -23,13 +23,14 @@ from typing import Any
 from completion.context.memory import MemoryIndex
 from completion.context.provider import retrieve
 from completion.context.retrievers import Query
-from completion.context.targets import Kind, Miner, Span, syntax_gaps, typed_gap
+from completion.context.targets import Kind, Miner, syntax_gaps, typed_gap
 from completion.context.view import without_copies
 from completion.exclude import ExcludeRules
 from completion.types import ContextPolicy, WindowPolicy
 from models.errors import ModelError
 from models.local import LocalBackend
 from models.registry import find, load_manifest
+from models.source_tree import Span
 from models.tokenizer import Tokenizer
 
 _MOST_BYTES = 150_000

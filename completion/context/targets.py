@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import random
 import re
-import warnings
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -25,6 +24,7 @@ from completion.types import (
     WindowPolicy,
 )
 from models.backend import Backend
+from models.source_tree import Positions, Span, nodes
 
 MOST_LINES = 5
 """Of a gap."""
@@ -34,9 +34,6 @@ _WORD = re.compile(r"[^\W\d]\w{2,}")
 _KEYWORD = re.compile(r"(?:async\s+)?(?:def|class)\s+")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _QUOTES = "\"'"
-
-Span = tuple[int, int]
-"""`[begin, end)` characters of a file."""
 
 
 class Kind(StrEnum):
@@ -106,16 +103,8 @@ def syntax_gaps(text: str) -> dict[Kind, list[Span]]:
     Empty where the text is no Python.
     """
     found: dict[Kind, list[Span]] = {}
-    if "\r" in text or "\f" in text:  # further line ends, for Python's tokenizer alone
-        return found
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            nodes = list(ast.walk(ast.parse(text)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return found
-    at = _Positions(text)
-    for node in nodes:
+    at = Positions(text)
+    for node in nodes(text):
         for kind, (begin, end) in _gaps(node, at, text):
             gap = text[begin:end]
             if len(gap.strip()) >= _LEAST_CHARACTERS and gap.count("\n") < MOST_LINES:
@@ -123,16 +112,16 @@ def syntax_gaps(text: str) -> dict[Kind, list[Span]]:
     return {kind: sorted(set(spans)) for kind, spans in found.items()}
 
 
-def _gaps(node: ast.AST, at: _Positions, text: str) -> Iterator[tuple[Kind, Span]]:
+def _gaps(node: ast.AST, at: Positions, text: str) -> Iterator[tuple[Kind, Span]]:
     if isinstance(node, ast.Call):
         end = at.end(node)
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         yield Kind.CALL, (at.end(node.func) - len(name) if name else at.begin(node), end)
         arguments: list[ast.expr | ast.keyword] = [*node.args, *node.keywords]
         for argument in arguments:
-            yield Kind.ARGUMENT, (at.begin(argument), at.end(argument))
+            yield Kind.ARGUMENT, at.span(argument, argument)
     elif isinstance(node, ast.Return) and node.value is not None:
-        yield Kind.RETURN, (at.begin(node.value), at.end(node.value))
+        yield Kind.RETURN, at.span(node.value, node.value)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and (
         keyword := _KEYWORD.match(text, at.begin(node))
     ):
@@ -141,31 +130,7 @@ def _gaps(node: ast.AST, at: _Positions, text: str) -> Iterator[tuple[Kind, Span
     if not isinstance(node, ast.Module):
         match getattr(node, "body", None):
             case [ast.stmt() as first, *_] as body:
-                yield Kind.BLOCK, (at.begin(first), at.end(body[-1]))
-
-
-class _Positions:
-    """Characters of a text from the tree's lines and UTF-8 columns."""
-
-    def __init__(self, text: str) -> None:
-        self._lines = text.split("\n")
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
-
-    def begin(self, node: ast.expr | ast.stmt | ast.keyword) -> int:
-        return self._at(node.lineno, node.col_offset)
-
-    def end(self, node: ast.expr | ast.stmt | ast.keyword) -> int:
-        if node.end_lineno is None or node.end_col_offset is None:
-            raise ValueError("a node that no parser made has no end")
-        return self._at(node.end_lineno, node.end_col_offset)
-
-    def _at(self, line: int, column: int) -> int:
-        text = self._lines[line - 1]
-        if not text.isascii():
-            column = len(text.encode()[:column].decode(errors="ignore"))
-        return self._starts[line - 1] + column
+                yield Kind.BLOCK, at.span(first, body[-1])
 
 
 class Miner:

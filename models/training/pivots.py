@@ -11,11 +11,9 @@ joint layout of `models.training.fim`, the block at the end of the prefix.
 
 from __future__ import annotations
 
-import ast
 import io
 import random
 import tokenize
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from models.source_tree import parse
 from models.training.fim import Special
 from models.training.model import IGNORE
 from models.training.shards import read_shards
@@ -77,10 +76,9 @@ def _tokens(text: str) -> list[tokenize.TokenInfo] | None:
 
     None as well where a comment continues a line, which cannot do without it.
     """
+    if parse(text) is None:
+        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (tokenize.TokenError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None

@@ -25,7 +25,6 @@ import re
 import ssl
 import sys
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -36,6 +35,7 @@ from typing import Any
 import httpx
 
 from models.remote import RemoteConfig
+from models.source_tree import parse
 from models.training.corpus import benchmark_texts
 from models.training.dedup import NearDuplicates, Protected, shingles
 from models.training.filters import clean
@@ -68,8 +68,6 @@ _PYTHON = ("", "py", "python", "python3")
 # An `else` at the margin belongs to the statement above it.
 _STATEMENT = re.compile(r"^(?!(?:else|elif|except|finally)\b)\S", re.MULTILINE)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
 _NO_ANSWER = {"refused": "no answer"}
 
 
@@ -215,34 +213,25 @@ def code_of(answer: Answer, api: str) -> str | None:
         text = BEGUN + answer.text
         return complete_part(text) if answer.cut_off else text
     blocks = [found[2] for found in _FENCED.finditer(answer.text) if found[1].lower() in _PYTHON]
-    alone = answer.text if _parsed(answer.text) else None
+    alone = answer.text if parse(answer.text) else None
     return max(blocks, key=len, default=alone)
 
 
 def complete_part(text: str) -> str | None:
     """The beginning of a file up to its last top-level statement that was surely finished."""
     for start in reversed([found.start() for found in _STATEMENT.finditer(text)]):
-        tree = _parsed(text[:start])
+        tree = parse(text[:start])
         if tree and tree.body:
             # Without comments on what was cut away.
             return "\n".join(text[:start].split("\n")[: tree.body[-1].end_lineno])
     return None
 
 
-def _parsed(text: str) -> ast.Module | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
-
-
 def judge(seed: Seed, code: str | None, protected: Protected) -> dict[str, str]:
     """{"text": what is kept} or {"refused": why}."""
     if code is None:
         return {"refused": "no code"}
-    tree = _parsed(code)
+    tree = parse(code)
     if tree is None:
         return {"refused": "syntax error"}
     text = clean(seed.path, code.encode())

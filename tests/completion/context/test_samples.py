@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from completion.context.samples import main, read_files, samples
-from completion.context.targets import Kind, Miner, Span, syntax_gaps
+from completion.context.targets import Kind, Miner, syntax_gaps
+from models.source_tree import Span
 from tests.completion.scripted import small_tokenizer
 
 HELPERS = "".join(f"def scale_{n}(amount):\n    return amount * {n}\n\n\n" for n in range(12))
