@@ -23,7 +23,7 @@ from typing import Any
 from completion.context.memory import MemoryIndex
 from completion.context.provider import retrieve
 from completion.context.retrievers import Query
-from completion.context.targets import Kind, Miner, syntax_gaps, typed_gap
+from completion.context.targets import Kind, Miner, line_gap, syntax_gaps, typed_gap
 from completion.context.view import without_copies
 from completion.exclude import ExcludeRules
 from completion.types import ContextPolicy, WindowPolicy
@@ -89,26 +89,43 @@ def samples(
     index, paths = MemoryIndex(files), sorted(usable)
     nodes = {path: syntax_gaps(files[path]) for path in paths}
     for _ in range(count if paths else 0):
-        path, kind, gap = "", Kind.LINE, None
+        drawn = None
         if generator.random() < _SYNTAX:
-            for _ in range(_TRIES):
-                path = generator.choice(paths)
-                if not nodes[path]:
-                    continue
-                kind = generator.choice(list(nodes[path]))
-                gap = generator.choice(nodes[path][kind])
-                if miner is None or miner.fails(files[path], gap):
-                    break
-        if gap is None:
-            path = generator.choice(paths)
-            line = generator.choice(usable[path])
-            (kind,) = generator.choices(list(_TYPED), list(_TYPED.values()))
-            gap = typed_gap(files[path], line, kind, generator)
-            if gap is None:  # no name or no brackets there
-                kind = Kind.LINE
-                gap = typed_gap(files[path], line, kind, generator)
-        if gap is not None:
-            yield _sample(files, index, tokenizer, path, kind, gap)
+            drawn = _in_the_tree(generator, files, nodes, miner)
+        path, kind, gap = drawn or _where_people_type(generator, files, usable)
+        yield _sample(files, index, tokenizer, path, kind, gap)
+
+
+def _in_the_tree(
+    generator: random.Random,
+    files: Mapping[str, str],
+    nodes: Mapping[str, Mapping[Kind, Sequence[Span]]],
+    miner: Miner | None,
+) -> tuple[str, Kind, Span] | None:
+    """A node that the miner cannot fill, or the last that was tried; None where none was found."""
+    drawn = None
+    for _ in range(_TRIES):
+        path = generator.choice(list(nodes))
+        if not nodes[path]:
+            continue
+        kind = generator.choice(list(nodes[path]))
+        gap = generator.choice(nodes[path][kind])
+        drawn = path, kind, gap
+        if miner is None or miner.fails(files[path], gap):
+            break
+    return drawn
+
+
+def _where_people_type(
+    generator: random.Random, files: Mapping[str, str], usable: Mapping[str, Sequence[int]]
+) -> tuple[str, Kind, Span]:
+    path = generator.choice(sorted(usable))
+    line = generator.choice(usable[path])
+    (kind,) = generator.choices(list(_TYPED), list(_TYPED.values()))
+    gap = typed_gap(files[path], line, kind, generator)
+    if gap is None:  # no name or no brackets there
+        return path, Kind.LINE, line_gap(files[path], line, generator)
+    return path, kind, gap
 
 
 def _sample(

@@ -76,10 +76,17 @@ def typed_gap(text: str, line: int, kind: Kind, rng: random.Random) -> Span | No
         begin, end = rng.choice(pairs)
         inside = own[begin:end].rstrip()
         return start + begin + rng.randrange(len(inside)), start + end
+    return line_gap(text, line, rng)
+
+
+def line_gap(text: str, line: int, rng: random.Random) -> Span:
+    """A gap from anywhere on a line on, to its end or that of one of the next four."""
+    lines = text.split("\n")
+    own = lines[line]
     column = rng.randint(len(own) - len(own.lstrip()), len(own.rstrip()) - 1)
     last = line + (rng.randint(2, MOST_LINES) if rng.random() < _SEVERAL_LINES else 1)
-    end = start + sum(len(one) + 1 for one in lines[line:last]) - 1
-    return start + column, min(end, len(text))
+    ends = [sum(len(one) + 1 for one in lines[:number]) for number in (line, last)]
+    return ends[0] + column, min(ends[1] - 1, len(text))
 
 
 def _pairs(line: str) -> Iterator[Span]:

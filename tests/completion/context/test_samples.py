@@ -57,6 +57,22 @@ def test_a_model_that_knows_everything_does_not_stop_the_draw() -> None:
     assert len(list(samples({"user.py": USER}, small_tokenizer(), 30, 3, Knows()))) == 30
 
 
+def test_a_gap_belongs_to_its_file_whatever_was_tried_last() -> None:
+    class Knows(Easy):
+        def fails(self, text: str, gap: Span) -> bool:
+            return False
+
+    files = {"user.py": USER, "words.py": "value: int\n" * 3}  # the second has no such nodes
+    drawn = list(samples(files, small_tokenizer(), 80, 5, Knows()))
+    for one in drawn:
+        assert one["prefix"] + one["middle"] + one["suffix"] == files[one["path"]]
+        begin = len(one["prefix"])
+        gap = (begin, begin + len(one["middle"]))
+        if one["kind"] not in (Kind.LINE, Kind.WORD, Kind.BRACKET):
+            assert gap in syntax_gaps(files[one["path"]])[one["kind"]]
+    assert {one["kind"] for one in drawn} >= {Kind.CALL, Kind.LINE}
+
+
 def test_files_that_are_no_code_to_learn_from(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("value = 1\r\n", newline="")
     (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
