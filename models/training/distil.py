@@ -40,8 +40,8 @@ class Distilled(nn.Module):
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of `targets` `[batch, length]`; `IGNORE` is left out."""
         with torch.no_grad():
-            known = _logits(self.teacher, ids).softmax(-1)
-        logits = _logits(self.student, ids)
+            known = self.teacher.logits(ids).float().softmax(-1)
+        logits = self.student.logits(ids).float()
         counted = targets != IGNORE
         taught = (
             F.cross_entropy(logits.flatten(0, 1), known.flatten(0, 1), reduction="none")
@@ -49,7 +49,3 @@ class Distilled(nn.Module):
         )
         text = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
         return TEACHER_SHARE * taught.sum() / counted.sum() + (1 - TEACHER_SHARE) * text
-
-
-def _logits(model: Model, ids: Tensor) -> Tensor:
-    return F.linear(model.hidden(ids), model.embed_tokens.weight).float()

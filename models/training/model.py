@@ -7,6 +7,7 @@ nothing else; checkpoints load in transformers, vLLM and llama.cpp unchanged.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -142,16 +143,20 @@ class Model(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
+    def logits(self, ids: Tensor) -> Tensor:
+        """Logits of the next token `[batch, length, vocabulary]`."""
+        return F.linear(self.hidden(ids), self.embed_tokens.weight)
+
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of `targets` `[batch, length]`; `IGNORE` is left out."""
-        logits = F.linear(self.hidden(ids), self.embed_tokens.weight)
+        logits = self.logits(ids)
         return F.cross_entropy(
             logits.view(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORE
         )
 
     def row_losses(self, ids: Tensor, targets: Tensor) -> Tensor:
         """`[batch]`, mean cross-entropy of each row of `targets`; `IGNORE` is left out."""
-        logits = F.linear(self.hidden(ids), self.embed_tokens.weight)
+        logits = self.logits(ids)
         losses = F.cross_entropy(
             logits.transpose(1, 2).float(), targets, ignore_index=IGNORE, reduction="none"
         )
@@ -161,8 +166,12 @@ class Model(nn.Module):
 
 def save_whole(tensors: dict[str, Tensor], path: Path, **metadata: str) -> None:
     """Write a safetensors file, renamed when complete: a killed run leaves the one before."""
+    _write_whole(path, lambda part: save_file(tensors, part, {"format": "pt", **metadata}))
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f"{path.name}.part")
-    save_file(tensors, part, metadata={"format": "pt", **metadata})
+    write(part)
     part.replace(path)
 
 
@@ -174,9 +183,8 @@ def save_checkpoint(model: Model, directory: Path, dtype: torch.dtype = torch.bf
         "tie_word_embeddings": True, "attention_bias": False, "torch_dtype": str(dtype)[6:],
         "bos_token_id": 0, "eos_token_id": 0, "use_sliding_window": False, **asdict(model.config),
     }  # fmt: skip
-    part = directory / "config.json.part"
-    part.write_text(json.dumps(config, indent=1) + "\n")
-    part.replace(directory / "config.json")
+    text = json.dumps(config, indent=1) + "\n"
+    _write_whole(directory / "config.json", lambda part: part.write_text(text))
     tensors = {
         f"model.{name}": p.detach().to("cpu", dtype).contiguous()
         for name, p in model.state_dict().items()

@@ -17,7 +17,6 @@ whose loss is no number any more stops, and leaves the checkpoint before.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -34,7 +33,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from models.errors import WeightsError
-from models.registry import load_manifest
+from models.registry import FileEntry, load_manifest
 from models.training.cursors import read_cursors
 from models.training.data import FimDataset, batches
 from models.training.distil import Distilled
@@ -357,10 +356,6 @@ def _shape(raw: dict[str, Any]) -> dict[str, Any]:
     return {k: raw[k] for k in ModelConfig.__dataclass_fields__ if k in raw}
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models.training.train")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus shards")
@@ -413,11 +408,11 @@ def main(arguments: list[str] | None = None) -> Trainer:
                 out.write(json.dumps(row) + "\n")
 
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
-    tokenizer_hash = _digest(options.tokenizer)
+    tokenizer_hash = FileEntry.of(options.tokenizer).sha256
     shape = ModelConfig(**_shape(values))
     for directory in filter(None, (options.init_from, options.teacher)):
         own = directory / "tokenizer.json"
-        if own.exists() and _digest(own) != tokenizer_hash:
+        if own.exists() and FileEntry.of(own).sha256 != tokenizer_hash:
             raise WeightsError(f"{directory} was trained with another tokenizer")
     trainer = Trainer(
         start_model(options.init_from, shape), config, ranks, started,
