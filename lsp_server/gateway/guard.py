@@ -67,21 +67,21 @@ class Guard:
             return
         began, headers, status = time.perf_counter(), Headers(scope=scope), 500
 
+        body = _Limited(receive, self._config.max_body)
+
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                await body.discard()
             await send(message)
 
-        body = _Limited(receive, self._config.max_body)
         try:
             self._check(scope, headers)
             await self._app(scope, body.receive, answer)
         except ApiError as error:
             # Starlette's handler covers the routes; here are what was refused before them.
-            status = error.status_code
-            await body.discard()
-            await error.response()(scope, receive, send)
+            await error.response()(scope, receive, answer)
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "other")
@@ -153,12 +153,11 @@ class _Limited:
         """
         message = await self._next()
         if self._read > self._most:
-            await self.discard()
             raise _too_large(self._most)
         return message
 
     async def discard(self) -> None:
-        """Read what is left of a refused body, up to a size and for a moment.
+        """Read what is left of a body that is answered early, up to a size and for a moment.
 
         Closing a connection over bytes that nobody read resets it, and the client, which sends
         before it reads, may see that instead of the answer.

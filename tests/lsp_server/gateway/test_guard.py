@@ -88,16 +88,18 @@ def test_endless_bodies_are_refused_unread(guarded: str, announced: bool) -> Non
     assert httpx.get(f"{guarded}/health").status_code == 200
 
 
-@pytest.mark.parametrize("announced", [True, False])
-@pytest.mark.parametrize("status", [413, 401])
+@pytest.mark.parametrize(
+    ("announced", "status"), [(True, 413), (False, 413), (True, 401), (False, 401), (False, 404)]
+)
 def test_who_sends_before_reading_gets_the_answer(
     guarded: str, announced: bool, status: int
 ) -> None:
     """And no reset connection, which is what closing over unread bytes makes of it."""
     size = 3_000_000
-    token = f"\r\nAuthorization: Bearer {TOKEN}" if status == 413 else ""
+    token = "" if status == 401 else f"\r\nAuthorization: Bearer {TOKEN}"
     length = f"Content-Length: {size}" if announced else "Transfer-Encoding: chunked"
-    request = "POST /infill HTTP/1.1\r\nHost: localhost\r\nConnection: close"
+    path = "/nowhere" if status == 404 else "/infill"
+    request = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close"
     head = f"{request}{token}\r\n{length}\r\n\r\n".encode()
     body = b"x" * size if announced else b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size)
     host, _, port = guarded.removeprefix("http://").partition(":")
